@@ -1,0 +1,1 @@
+"""The only place where bars enter the program: sources, validation, calendars, cuts."""

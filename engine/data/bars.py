@@ -1,0 +1,57 @@
+"""Bars: one canonical frame a symbol, and what is known about where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """A set of bars of one timeframe, at least one symbol.
+
+    Attributes:
+        frames: symbol -> frame with float64 columns open, high, low, close, volume and a strictly increasing
+            ``DatetimeIndex`` named ``time``, UTC, nanoseconds: the moment at which the bar is *complete*. Symbols are sorted.
+        timeframe: such as ``1d`` or ``5m``.
+        adjustment: ``none``, ``split`` or ``all`` (splits and dividends).
+        source: as the run file names it, such as ``sample:tech``.
+        close_only: the source has closes only: open, high and low repeat the close and volume is zero, so an order decided
+            at a bar fills at the next close.
+        synthetic: the prices are made up; every page says so.
+        survivor_biased: the symbols were chosen because they survived; every page says so.
+    """
+
+    frames: Mapping[str, pd.DataFrame]
+    timeframe: str
+    adjustment: str
+    source: str
+    close_only: bool = False
+    synthetic: bool = False
+    survivor_biased: bool = False
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols, sorted."""
+        return tuple(self.frames)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over timeframe, symbols, times and prices; the source's name does not enter."""
+        sha = hashlib.sha256(f"{self.timeframe}|{self.adjustment}|{self.close_only}".encode())
+        for symbol, frame in self.frames.items():
+            sha.update(f"|{symbol}|{len(frame)}|".encode())
+            sha.update(frame.index.to_numpy().astype("datetime64[ns]").astype("<i8").tobytes())
+            sha.update(np.ascontiguousarray(frame[list(COLUMNS)].to_numpy(dtype="<f8")).tobytes())
+        return sha.hexdigest()
+
+    def between(self, start: pd.Timestamp | None = None, end: pd.Timestamp | None = None) -> Bars:
+        """The bars with start <= time <= end; a symbol without any keeps an empty frame."""
+        return replace(self, frames={s: f.loc[start:end] for s, f in self.frames.items()})

@@ -1,0 +1,1 @@
+"""Strategies: rules, and plain backtrader strategies beside them."""
