@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import date
@@ -65,7 +66,7 @@ class Spans(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Spans:
         named = [(n, s) for n, s in self.named().items() if s is not None]
-        for (earlier, left), (later, right) in zip(named, named[1:], strict=False):
+        for (earlier, left), (later, right) in itertools.pairwise(named):
             if left[1] >= right[0]:
                 raise ValueError(f"{earlier} must end before {later} starts, found {left[1]} and {right[0]}")
         return self
@@ -220,7 +221,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
@@ -254,7 +255,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def _parse_yaml(text: str, name: str) -> Any:
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""

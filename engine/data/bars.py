@@ -19,12 +19,13 @@ class Bars:
 
     Attributes:
         frames: symbol -> frame with float64 columns open, high, low, close, volume and a strictly increasing
-            ``DatetimeIndex`` named ``time``, UTC, nanoseconds: the moment at which the bar is *complete*. Symbols are sorted.
+            ``DatetimeIndex`` named ``time``, UTC, nanoseconds: the moment at which the bar is *complete*.
+            Symbols are sorted.
         timeframe: such as ``1d`` or ``5m``.
         adjustment: ``none``, ``split`` or ``all`` (splits and dividends).
         source: as the run file names it, such as ``sample:tech``.
-        close_only: the source has closes only: open, high and low repeat the close and volume is zero, so an order decided
-            at a bar fills at the next close.
+        close_only: the source has closes only: open, high and low repeat the close and volume is zero, so an
+            order decided at a bar fills at the next close.
         synthetic: the prices are made up; every page says so.
         survivor_biased: the symbols were chosen because they survived; every page says so.
     """
