@@ -175,6 +175,12 @@ class BrokerConfig(Section):
     borrow_rate_pct: float = Field(default=3.0, ge=0.0)
     margin_rate_pct: float = Field(default=6.0, ge=0.0)
 
+    @model_validator(mode="after")
+    def _short_needs_margin(self) -> BrokerConfig:
+        if self.short and self.account == "cash":
+            raise ValueError("a cash account cannot sell short; use account: margin, or short: false")
+        return self
+
 
 class RiskConfig(Section):
     """Limits of the risk gate, as fractions of equity; None switches a limit off."""

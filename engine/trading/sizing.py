@@ -1,0 +1,35 @@
+"""From a target weight to a quantity."""
+
+from __future__ import annotations
+
+import math
+
+from engine.trading.orders import QUANTITY_PLACES
+
+_STEPS = 10.0**QUANTITY_PLACES
+
+
+def rounded_down(quantity: float, fractional: bool) -> float:
+    """Towards zero: to whole shares, or to nine decimal places when fractional."""
+    if fractional:
+        return math.trunc(quantity * _STEPS) / _STEPS
+    return float(math.trunc(quantity))
+
+
+def target_quantity(weight: float, equity: float, unit_cost: float, fractional: bool) -> float:
+    """Signed quantity whose cost is ``weight`` of the equity, rounded towards zero.
+
+    ``unit_cost`` is what one share costs to buy with slippage and commission, so that a weight of 1 leaves no debt at
+    an unchanged price. No equity, no position.
+    """
+    if equity <= 0.0 or weight == 0.0:
+        return 0.0
+    # One part in 10^12 is forgiven, so that 0.3 * 100 / 30 buys one share and not none.
+    return rounded_down(weight * equity / unit_cost * (1.0 + 1e-12), fractional)
+
+
+def changes(target: float, last_target: float, min_change: float) -> bool:
+    """Whether a new target weight is worth an order: it differs by ``min_change`` or more, or it leaves the market."""
+    if target == last_target:
+        return False
+    return target == 0.0 or abs(target - last_target) >= min_change
