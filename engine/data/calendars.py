@@ -13,7 +13,10 @@ from engine.errors import DataError
 EXCHANGE = "XNYS"
 ZONE = "America/New_York"
 
-# The calendar is built in whole decades around these years, so that one build serves nearly every call.
+# The exchange's calendar is known from here on, and pandas' nanosecond times end in 2262.
+_KNOWN_YEARS = (1885, 2199)
+
+# Calendars are built in whole decades that hold at least these years, so that one build serves nearly every call.
 _USUAL_YEARS = (1990, 2029)
 
 
@@ -26,18 +29,27 @@ def session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
     Raises:
         DataError: a date on which the exchange did not open; names the first one.
     """
-    if len(dates) == 0:
-        return pd.DatetimeIndex([], dtype="datetime64[ns, UTC]")
-    calendar = _calendar(_decade(dates.min().year), _decade(dates.max().year) + 9)
+    calendar = _calendar(dates)
     positions = calendar.sessions.get_indexer(dates)
-    if (positions < 0).any():
-        strangers = dates[positions < 0]
-        more = f" (nor on {len(strangers) - 1} other dates of the data)" if len(strangers) > 1 else ""
+    closed = positions < 0
+    if closed.any():
+        first, count = dates[closed][0], int(closed.sum())
+        more = f" ({count - 1} more such dates follow)" if count > 1 else ""
         raise DataError(
-            f"{strangers[0]:%Y-%m-%d}: the New York Stock Exchange had no session on that {strangers[0]:%A}{more}; "
+            f"{first:%Y-%m-%d}: the New York Stock Exchange had no session on that {first:%A}{more}; "
             "remove the row, or correct its date"
         )
-    return pd.DatetimeIndex(calendar.closes.to_numpy()[positions], tz="UTC").as_unit("ns")
+    return _closes(calendar, positions)
+
+
+def last_session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """UTC close of the last New York session on or before each date: when a week that ends on that date is complete.
+
+    Args:
+        dates: naive midnights, in any order.
+    """
+    calendar = _calendar(dates - pd.Timedelta(days=14))  # the session before the first date may lie in another decade
+    return _closes(calendar, calendar.sessions.get_indexer(dates, method="pad"))
 
 
 def sessions_of(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
@@ -52,12 +64,20 @@ def sessions_of(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return just_before.tz_convert(ZONE).tz_localize(None).normalize()
 
 
-def _decade(year: int) -> int:
-    return year - year % 10
+def _closes(calendar: exchange_calendars.ExchangeCalendar, positions: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(calendar.closes.to_numpy()[positions], tz="UTC").as_unit("ns")
 
 
-def _calendar(first_year: int, last_year: int) -> exchange_calendars.ExchangeCalendar:
-    return _built_calendar(min(first_year, _USUAL_YEARS[0]), max(last_year, _USUAL_YEARS[1]))
+def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:
+    """A calendar that covers the dates."""
+    first, last = (dates.min().year, dates.max().year) if len(dates) else _USUAL_YEARS
+    if first < _KNOWN_YEARS[0] or last > _KNOWN_YEARS[1]:
+        stranger = dates.min() if first < _KNOWN_YEARS[0] else dates.max()
+        raise DataError(
+            f"{stranger:%Y-%m-%d}: the exchange's calendar is known from {_KNOWN_YEARS[0]} to {_KNOWN_YEARS[1]}; "
+            "correct the date"
+        )
+    return _built_calendar(min(first - first % 10, _USUAL_YEARS[0]), max(last - last % 10 + 9, _USUAL_YEARS[1]))
 
 
 @cache

@@ -21,7 +21,7 @@ def decision_slice(times: pd.DatetimeIndex, span: tuple[date, date]) -> slice:
     """
     # A session's bars end after its midnight and no later than the next one: see calendars.sessions_of.
     start = times.searchsorted(_midnight(span[0]), side="right")
-    stop = times.searchsorted(_midnight(span[1] + timedelta(days=1)), side="right")
+    stop = times.searchsorted(_midnight(min(span[1], date.max - timedelta(days=1)) + timedelta(days=1)), side="right")
     return slice(int(start), max(int(start), int(stop)))
 
 
@@ -95,4 +95,5 @@ def _label_end(times: pd.DatetimeIndex, taken: slice, horizon: int, where: str) 
 
 
 def _midnight(day: date) -> pd.Timestamp:
-    return pd.Timestamp(day, tz=ZONE).tz_convert("UTC")
+    """The New York midnight that begins the day, in UTC; days beyond the reach of nanosecond times are moved to it."""
+    return pd.Timestamp(min(max(day, date(1678, 1, 1)), date(2261, 12, 31)), tz=ZONE).tz_convert("UTC")

@@ -1,0 +1,82 @@
+"""Where bars enter the program: the source that a run file names, and its benchmark."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from engine.config import DataConfig
+from engine.data.bars import Bars
+from engine.data.files import load_files
+from engine.data.samples import SAMPLES, load_sample
+from engine.data.symbols import require_symbols
+from engine.data.tables import SUFFIXES
+from engine.errors import ConfigError
+
+SOURCES = (*(f"sample:{name}" for name in SAMPLES), "files")
+
+_READING_FILES = ("path", "columns", "timezone", "stamp")
+
+
+def load_bars(data: DataConfig, folder: Path) -> Bars:
+    """The whole history that the run file's source has of its symbols, symbols sorted.
+
+    Args:
+        data: the run file's ``data`` section.
+        folder: the run file's folder, which relative paths are relative to.
+
+    Raises:
+        ConfigError: an unknown source, or a symbol or timeframe that the source lacks; a setting for files where
+            the source is not ``files``.
+        DataError: bars are missing, malformed or impossible.
+    """
+    if data.source == "files":
+        return load_files(data, folder)
+    if data.source not in SOURCES:
+        close = difflib.get_close_matches(data.source, SOURCES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(SOURCES)}"
+        raise ConfigError(f"data.source: unknown source {data.source}; {hint}")
+    for name in _READING_FILES:
+        if getattr(data, name) is not None:
+            raise ConfigError(f"data.{name}: only source: files reads it, found source: {data.source}; remove it")
+    return _sample(
+        data.source, data.symbols, data.timeframe, symbols_key="data.symbols", timeframe_key="data.timeframe"
+    )
+
+
+def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
+    """The bars of the one symbol that results are compared with, in the run's timeframe; None where there is none.
+
+    ``data.benchmark`` is a sample of one symbol (``sample:sp500``), one symbol of a sample (``sample:tech/AAPL``), or
+    the path of a CSV or Parquet file, read as ``source: files`` would read the symbol of its name.
+
+    Raises:
+        ConfigError: an unknown benchmark, or one without the run's timeframe.
+        DataError: its bars are missing, malformed or impossible.
+    """
+    key = "data.benchmark"
+    if data.benchmark is None:
+        return None
+    source, _, symbol = data.benchmark.partition("/")
+    if source in SOURCES and source != "files":
+        symbols = SAMPLES[source.removeprefix("sample:")].symbols
+        if not symbol and len(symbols) > 1:
+            raise ConfigError(f"{key}: one symbol, found all of {source}; name one, as in {source}/{symbols[0]}")
+        return _sample(source, (symbol or symbols[0],), data.timeframe, symbols_key=key, timeframe_key=key)
+    path = Path(data.benchmark)
+    if path.suffix.lower() not in SUFFIXES or data.benchmark.startswith("sample:"):
+        raise ConfigError(
+            f"{key}: unknown benchmark {data.benchmark}; expected sample:sp500, one symbol of a sample, as in "
+            "sample:tech/AAPL, or the path of a CSV or Parquet file"
+        )
+    asked = {"source": "files", "symbols": (path.stem,), "path": path, "columns": None, "benchmark": None}
+    return load_files(data.model_copy(update=asked), folder)
+
+
+def _sample(source: str, symbols: tuple[str, ...], timeframe: str, *, symbols_key: str, timeframe_key: str) -> Bars:
+    name = source.removeprefix("sample:")
+    sample = SAMPLES[name]
+    require_symbols(symbols, sample.symbols, where=source, key=symbols_key)
+    if timeframe != sample.timeframe:
+        raise ConfigError(f"{timeframe_key}: {source} has bars of {sample.timeframe} only, found {timeframe}")
+    return load_sample(name, symbols)

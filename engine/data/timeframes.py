@@ -1,0 +1,71 @@
+"""Timeframes such as ``1d`` or ``5m``: how long they are, and whether bars keep them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from engine.data.calendars import sessions_of
+from engine.errors import DataError
+
+# From here on a regular session holds at most one whole bar, and the one after it is cut short by the close.
+_HALF_SESSION = pd.Timedelta(hours=4)
+_DAYS_BETWEEN = {"1d": (1, 4), "1w": (5, 9)}
+
+
+def is_intraday(timeframe: str) -> bool:
+    """Whether a session holds several bars of it."""
+    return timeframe[-1] in "mh"
+
+
+def duration(timeframe: str) -> pd.Timedelta:
+    """How long an intraday bar lasts."""
+    return pd.Timedelta(int(timeframe[:-1]), unit="min" if timeframe[-1] == "m" else "h")
+
+
+def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> None:
+    """Check that the bars are about as far apart as their timeframe says.
+
+    Intraday bars are judged by the commonest distance inside a day, since gaps are real; daily and weekly ones by the
+    commonest number of days from one to the next, since weekends and holidays are.
+
+    Args:
+        times: strictly increasing bar ends, UTC, at least two.
+        timeframe: as the run file names it.
+        where: file and symbol, named in errors.
+
+    Raises:
+        DataError: the distance is another one.
+    """
+    days = sessions_of(times)
+    steps = (days[1:] - days[:-1]).days.to_numpy()
+    within = (times[1:] - times[:-1])[steps == 0]
+    if is_intraday(timeframe):
+        wanted = duration(timeframe)
+        common = _commonest(within.to_numpy())
+        if len(common) == 0:
+            raise DataError(f"{where}: data.timeframe is {timeframe}, but there is at most one bar a day; set it to 1d")
+        fits = wanted.to_timedelta64() in common or (wanted >= _HALF_SESSION and (common <= wanted).any())
+        found = f"{pd.Timedelta(common[0]) / pd.Timedelta(minutes=1):g} minutes"
+    else:
+        if len(within):
+            shared = days[int(np.argmax(steps == 0))]
+            raise DataError(
+                f"{where}: data.timeframe is {timeframe}, but there are several bars on {shared:%Y-%m-%d}; "
+                "set it to their own timeframe"
+            )
+        low, high = _DAYS_BETWEEN[timeframe]
+        common = _commonest(steps)
+        fits = bool(((common >= low) & (common <= high)).any())
+        found = f"{common[0]} days"
+    if not fits:
+        raise DataError(
+            f"{where}: data.timeframe is {timeframe}, but the bars are mostly {found} apart; "
+            "set it to their own timeframe"
+        )
+
+
+def _commonest(values: np.ndarray) -> np.ndarray:
+    """The value that occurs most often, or several where they tie."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct[counts == counts.max()] if len(distinct) else distinct

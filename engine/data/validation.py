@@ -1,0 +1,118 @@
+"""What a frame of bars must be before it enters the program. Nothing is mended here: a bad frame is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from engine.data.bars import COLUMNS
+from engine.errors import DataError
+
+PRICES = COLUMNS[:4]
+
+
+def validated(
+    frame: pd.DataFrame, *, symbol: str, origin: str, rows: Sequence[int] | np.ndarray | None = None
+) -> pd.DataFrame:
+    """The frame in canonical form: float64 columns ``COLUMNS``, a UTC nanosecond index named ``time``.
+
+    Other columns are left out; no value is changed and no row is dropped.
+
+    Args:
+        frame: one symbol's bars, indexed by bar end, with a time zone.
+        symbol: named in errors.
+        origin: the file or sample that the frame comes from, named in errors.
+        rows: the row of the file that each bar stands in, for errors; where there is no file, the time is named.
+
+    Raises:
+        DataError: fewer than two bars; missing or repeated columns; times that are missing, without a zone, unsorted
+            or repeated; values that are missing, not numbers or infinite; prices that are zero or negative; a
+            negative volume; a high below the low; an open or close outside of them. Names the first such row.
+    """
+    where = f"{origin}, {symbol}"
+    columns = list(frame.columns)
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise DataError(
+            f"{where}: no column for {', '.join(missing)}; found {', '.join(map(str, columns)) or 'no columns'}; "
+            "add it, or name it in data.columns"
+        )
+    repeated = [name for name in COLUMNS if columns.count(name) > 1]
+    if repeated:
+        raise DataError(
+            f"{where}: more than one column for {', '.join(repeated)}; keep one, or name it in data.columns"
+        )
+    if len(frame) < 2:
+        raise DataError(f"{where}: at least two bars are needed, found {len(frame)}; give a longer history")
+    if rows is None:
+        rows = []
+    time = _checked_times(frame.index, where, rows)
+
+    def complain(bad: np.ndarray, problem: str) -> None:
+        """Raise for the first bad bar; ``problem`` may name the columns, as in ``{high}``."""
+        if bad.any():
+            position = int(np.argmax(bad))
+            found = problem.format(**{name: frame[name].iloc[position] for name in COLUMNS})
+            raise DataError(f"{_place(where, rows, position, time)}: {found}; correct or remove the row")
+
+    values = {}
+    for name in COLUMNS:
+        values[name] = _numbers(frame[name])
+        is_text = np.isnan(values[name]) & frame[name].notna().to_numpy()
+        complain(is_text, f"the {name} is not a number, found {{{name}!r}}")
+        complain(np.isnan(values[name]), f"the {name} is missing")
+        complain(np.isinf(values[name]), f"the {name} is infinite")
+    for name in PRICES:
+        complain(values[name] <= 0.0, f"the {name} must be above zero, found {{{name}}}")
+    complain(values["volume"] < 0.0, "the volume must not be negative, found {volume}")
+    complain(values["high"] < values["low"], "the high {high} is below the low {low}")
+    for name in ("open", "close"):
+        outside = (values[name] > values["high"]) | (values[name] < values["low"])
+        complain(outside, f"the {name} {{{name}}} is outside of low {{low}} to high {{high}}")
+    return pd.DataFrame(values, index=time, dtype=np.float64)
+
+
+def _checked_times(index: pd.Index, where: str, rows: Sequence[int] | np.ndarray) -> pd.DatetimeIndex:
+    """The index in UTC nanoseconds, strictly increasing, or a DataError."""
+    if not isinstance(index, pd.DatetimeIndex):
+        raise DataError(f"{where}: the bars must be indexed by time, found {index.dtype}")
+    if index.tz is None:
+        raise DataError(f"{where}: times without a zone; write them with their offset, or set data.timezone")
+    absent = np.asarray(index.isna())
+    if absent.any():
+        raise DataError(f"{_place(where, rows, int(np.argmax(absent)), None)}: the time is missing; add it")
+    try:
+        time = index.tz_convert("UTC").as_unit("ns").rename("time")
+    except (pd.errors.OutOfBoundsDatetime, OverflowError):
+        raise DataError(
+            f"{where}: a time is beyond the years 1678 to 2261, found {index.min()} to {index.max()}; correct it"
+        ) from None
+    steps = np.diff(time.asi8)
+    if (steps <= 0).any():
+        position = int(np.argmax(steps <= 0)) + 1
+        problem = "the same time as the bar before it" if steps[position - 1] == 0 else "earlier than the bar before it"
+        raise DataError(f"{_place(where, rows, position, time)}: {problem}; sort the bars by time, one bar a time")
+    # Without the frequency that pandas may have inferred, which would make equal bars differ.
+    return pd.DatetimeIndex(time.asi8, dtype="datetime64[ns, UTC]", name="time")
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """The column as float64, NaN where a value is missing or is no number."""
+    if pd.api.types.is_bool_dtype(column.dtype) or not (
+        pd.api.types.is_numeric_dtype(column.dtype)
+        or pd.api.types.is_object_dtype(column.dtype)
+        or pd.api.types.is_string_dtype(column.dtype)
+    ):
+        return np.full(len(column), np.nan)
+    if pd.api.types.is_complex_dtype(column.dtype):
+        return np.full(len(column), np.nan)
+    numbers = pd.to_numeric(column, errors="coerce")
+    return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _place(where: str, rows: Sequence[int] | np.ndarray, position: int, time: pd.DatetimeIndex | None) -> str:
+    """Which bar: by its row where there is a file, and by its time where it has one."""
+    row = f", row {rows[position]}" if len(rows) else f", bar {position + 1}"
+    return f"{where}{row}" if time is None else f"{where}{row} ({time[position]:%Y-%m-%d %H:%M} UTC)"
