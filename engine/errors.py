@@ -7,6 +7,7 @@ NextbarError                     1  something failed
 ├── BrokerError                  4  the broker, or the authentication with it, failed
 ├── RiskHalt                     5  a risk limit stopped trading
 ├── StrategyError                1  a strategy could not be loaded, or raised while it ran
+│   └── LookAheadError           1  a strategy asked for a bar that is not there yet
 └── StorageError                 1  a folder or file could not be written
 
 A message is one sentence: what failed, what was expected, what was found, how to mend it.
@@ -49,6 +50,10 @@ class RiskHalt(NextbarError):
 
 class StrategyError(NextbarError):
     """A strategy could not be loaded, or raised while it ran; names the file or the bar."""
+
+
+class LookAheadError(StrategyError, IndexError):
+    """A strategy asked for a bar that is not there yet, or for one before the first."""
 
 
 class StorageError(NextbarError):

@@ -1,0 +1,1 @@
+"""The backtest side: a preloading feed, line guards, our broker, and the bar loop."""

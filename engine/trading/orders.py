@@ -20,7 +20,10 @@ QUANTITY_EPSILON = 0.5 * 10.0**-QUANTITY_PLACES
 
 
 class OrderStatus(StrEnum):
-    """Life of an order: held (a leg that waits for its parent) -> accepted -> one of the ends."""
+    """Life of an order: held (a leg that waits for its parent) -> accepted -> one of the ends.
+
+    A refused order was stopped by our own risk gate and never reached the venue; a rejected one was sent and turned down.
+    """
 
     HELD = "held"
     ACCEPTED = "accepted"
@@ -28,6 +31,7 @@ class OrderStatus(StrEnum):
     CANCELED = "canceled"
     EXPIRED = "expired"
     REJECTED = "rejected"
+    REFUSED = "refused"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -1,0 +1,315 @@
+"""Our broker in backtrader's clothes: a thin shell over ``engine.trading``.
+
+backtrader's own ``BackBroker`` is not used: what it does wrong (see the tests) cannot happen here, because matching,
+cash and positions are not decided here at all.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import backtrader as bt
+
+from engine.config import BrokerConfig, RiskConfig
+from engine.errors import StrategyError
+from engine.simulation.clock import session_number, to_nanoseconds
+from engine.trading.costs import Costs
+from engine.trading.ledger import Ledger
+from engine.trading.orders import BUY, SELL, Fill, Order, OrderStatus, OrderType, TimeInForce
+from engine.trading.risk import RiskGate
+from engine.trading.venue import Bar, Event, Venue
+
+_TYPES: dict[int, OrderType] = {
+    bt.Order.Market: "market",
+    bt.Order.Limit: "limit",
+    bt.Order.Stop: "stop",
+    bt.Order.StopLimit: "stop_limit",
+}
+
+
+class LastCloses(Mapping[str, float]):
+    """The last close of each symbol, read from the feeds when it is asked for."""
+
+    def __init__(self) -> None:
+        self.feeds: dict[str, Any] = {}
+
+    def __getitem__(self, symbol: str) -> float:
+        return float(self.feeds[symbol].close[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.feeds)
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+
+class SimulatedBroker(bt.BrokerBase):
+    """Accepts a strategy's orders and fills them from the feeds' bars by the rules of ``engine.trading``.
+
+    Attributes:
+        venue: matches and keeps the account.
+        gate: the risk gate every order passes.
+        submitted: all orders in the sequence in which the strategy gave them, refused ones included.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: BrokerConfig | None = None,
+        risk: RiskConfig | None = None,
+        session_ends: Callable[[int], bool] = lambda time: True,
+    ) -> None:
+        """``session_ends`` says of a bar end (UTC ns) whether its session ends with it: always, for daily bars."""
+        super().__init__()
+        broker = broker or BrokerConfig()
+        self._prices = LastCloses()
+        self.venue = Venue(
+            ledger=Ledger(cash=broker.cash),
+            costs=Costs.of(broker),
+            prices=self._prices,
+            account=broker.account,
+            fractional=broker.fractional,
+            short=broker.short,
+        )
+        self.gate = RiskGate(risk or RiskConfig(max_gross=2.0), peak=broker.cash)
+        self.submitted: list[Order] = []
+        self.startingcash = self.startingvalue = broker.cash
+        self._session_ends = session_ends
+        self._notifications: deque[Any] = deque()
+        self._orders: dict[int, tuple[Order, Any]] = {}
+        self._ids: dict[int, int] = {}
+        self._watching = self.gate.watches_equity
+        self._held: dict[str, tuple[float, float]] = {}
+        self.positions: dict[Any, Any] = {}
+
+    # --- what strategies ask ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Meet the feeds."""
+        super().start()
+        for data in self.cerebro.datas:
+            self._prices.feeds[data._name] = data
+            self.positions[data] = bt.Position()
+
+    def getcash(self) -> float:
+        """Cash of the account; negative when the margin account owes."""
+        return self.venue.ledger.cash
+
+    def getvalue(self, datas: Any = None) -> float:
+        """Equity, or the market value of the positions in ``datas``."""
+        if datas is None:
+            return self.venue.ledger.equity(self._prices)
+        return float(sum(self.venue.ledger.quantity(d._name) * d.close[0] for d in datas))
+
+    get_cash = getcash
+    get_value = getvalue
+
+    def getposition(self, data: Any, clone: bool = True) -> Any:
+        """Position of a feed: a picture of the ledger's, made anew at each fill. Changing it changes nothing."""
+        return self.positions[data]
+
+    def orderstatus(self, order: Any) -> int:
+        """Present status of an order, as backtrader's number."""
+        return int(self._orders[self._ids[order.ref]][1].status)
+
+    # --- orders ----------------------------------------------------------------------------------------------------
+
+    def buy(self, owner: Any, data: Any, size: float, **kwargs: Any) -> Any:
+        """Submit a buy; the order that comes back is accepted or rejected already, with ``order.info.reason``."""
+        return self._submit(BUY, owner, data, size, **kwargs)
+
+    def sell(self, owner: Any, data: Any, size: float, **kwargs: Any) -> Any:
+        """Submit a sell; see ``buy``."""
+        return self._submit(SELL, owner, data, size, **kwargs)
+
+    def _submit(
+        self,
+        side: int,
+        owner: Any,
+        data: Any,
+        size: float,
+        *,
+        price: float | None = None,
+        plimit: float | None = None,
+        exectype: int | None = None,
+        valid: Any = None,
+        tradeid: int = 0,
+        oco: Any = None,
+        parent: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        exectype = bt.Order.Market if exectype is None else exectype
+        for name in ("trailamount", "trailpercent", "transmit", "histnotify"):
+            kwargs.pop(name, None)
+        family = bt.BuyOrder if side == BUY else bt.SellOrder
+        shown = family(
+            owner=owner, data=data, size=size, price=price, pricelimit=plimit, exectype=exectype, valid=valid,
+            tradeid=tradeid, oco=oco, parent=parent,
+        )  # fmt: skip
+        shown.addinfo(**kwargs)
+        shown.addcomminfo(self.getcommissioninfo(data))
+        order = Order(
+            id=len(self.submitted) + 1,
+            symbol=data._name,
+            side=side,
+            quantity=float(size),
+            type=_order_type(exectype),
+            limit_price=_price(price if exectype == bt.Order.Limit else plimit, exectype, "limit"),
+            stop_price=_price(price, exectype, "stop"),
+            time_in_force=_time_in_force(valid),
+            decided=to_nanoseconds(self._now()),
+        )
+        if parent is not None:
+            order.parent = self._order_of(parent)
+            order.group = order.parent.id
+        elif oco is not None:
+            partner = self._order_of(oco)
+            partner.group = order.group = partner.group or partner.id
+        self.submitted.append(order)
+        self._orders[order.id] = (order, shown)
+        self._ids[shown.ref] = order.id
+        shown.submit(self)
+        reason = self.gate.refuses(
+            order, ledger=self.venue.ledger, prices=self._prices, open_orders=self.venue.open_orders.values()
+        )
+        if reason:
+            order.status, order.reason = OrderStatus.REFUSED, reason
+        elif self.venue.submit(order):
+            shown.accept(self)
+        if order.reason:
+            shown.reject(self)
+            shown.addinfo(reason=order.reason)
+        self._notify(shown)
+        return shown
+
+    def cancel(self, order: Any) -> None:
+        """Cancel a live order at once, one given in the same ``next`` included; a dead one is left alone."""
+        self._report(self.venue.cancel(self._order_of(order)), self._now())
+
+    def _order_of(self, shown: Any) -> Order:
+        return self._orders[self._ids[shown.ref]][0]
+
+    # --- the bar ---------------------------------------------------------------------------------------------------
+
+    def next(self) -> None:
+        """Called when a step's bars are there, before the strategy decides on them."""
+        if self._watching or self.venue.open_orders:
+            self._step(self._now())
+
+    def _now(self) -> float:
+        datas = self.cerebro.datas
+        if len(datas) == 1:
+            return float(datas[0].datetime[0])
+        return float(max(data.datetime[0] for data in datas if len(data)))
+
+    def _step(self, now: float) -> None:
+        bars = {
+            data._name: Bar(data.open[0], data.high[0], data.low[0], data.close[0])
+            for data in self.cerebro.datas
+            if len(data) and data.datetime[0] == now
+        }
+        time = to_nanoseconds(now)
+        events = self.venue.on_bars(
+            time=time, session=session_number(now), session_ends=self._session_ends(time), bars=bars
+        )
+        self._report(events, now)
+        if self.gate.watches_equity and self.gate.observe(self.venue.ledger.equity(self._prices)):
+            self._halt(now)
+        self._watching = self.gate.watches_equity or self.venue.ledger.borrows
+
+    def _halt(self, now: float) -> None:
+        """Cancel what is open and close every position at the next bar; the gate refuses what would open more."""
+        for order in list(self.venue.open_orders.values()):
+            self._report(self.venue.cancel(order, self.gate.halted), now)
+        for symbol, data in sorted(self._prices.feeds.items()):
+            quantity = self.venue.ledger.quantity(symbol)
+            if quantity:
+                self._submit(SELL if quantity > 0 else BUY, None, data, abs(quantity))
+
+    def _report(self, events: list[Event], now: float) -> None:
+        """Tell backtrader's orders what happened to ours."""
+        for order, fill in events:
+            shown = self._orders[order.id][1]
+            if fill is not None:
+                self._execute(shown, fill, now)
+                self._notify(shown)
+            if order.status is OrderStatus.FILLED:
+                continue
+            if order.status is OrderStatus.ACCEPTED:
+                shown.activate()
+                shown.created.size = shown.size = order.side * order.quantity
+            elif order.status is OrderStatus.EXPIRED:
+                shown.status = bt.Order.Expired
+            else:
+                shown.cancel()
+            if order.reason:
+                shown.addinfo(reason=order.reason)
+            self._notify(shown)
+
+    def _execute(self, shown: Any, fill: Fill, now: float) -> None:
+        before, average = self._held.get(fill.symbol, (0.0, 0.0))
+        position = self.venue.ledger.positions[fill.symbol]
+        held = self._held[fill.symbol] = (position.quantity, position.average_price)
+        self.positions[shown.data] = bt.Position(*held)
+        signed = fill.signed_quantity
+        closed = math.copysign(min(abs(signed), abs(before)), signed) if before * signed < 0.0 else 0.0
+        opened = signed - closed
+        closed_part = closed / signed
+        shown.execute(
+            now, signed, fill.price,
+            closed, abs(closed) * average, fill.commission * closed_part,
+            opened, abs(opened) * fill.price, fill.commission * (1.0 - closed_part),
+            None, -closed * (fill.price - average), *held,
+        )  # fmt: skip
+        order, _ = self._orders[fill.order_id]
+        if order.status is OrderStatus.FILLED:
+            # Floats may leave a rest of 1e-17: the venue's word counts.
+            shown.completed()
+
+    def _notify(self, shown: Any) -> None:
+        self._notifications.append(_snapshot(shown))
+
+    def get_notification(self) -> Any:
+        """The next change of an order, or None."""
+        return self._notifications.popleft() if self._notifications else None
+
+
+def _snapshot(shown: Any) -> Any:
+    """What ``order.clone()`` gives, without the generic machinery of ``copy``, which took half of the time of a fill."""
+    executed = shown.executed
+    executed.markpending()
+    copies = [object.__new__(type(executed)), object.__new__(type(shown))]
+    for copied, original in zip(copies, (executed, shown), strict=True):
+        copied.__dict__.update(original.__dict__)
+    copies[1].executed = copies[0]
+    return copies[1]
+
+
+def _order_type(exectype: int) -> OrderType:
+    if exectype in _TYPES:
+        return _TYPES[exectype]
+    raise StrategyError(
+        f"orders of type {bt.Order.ExecTypes[exectype]} are not supported: a bar does not tell what they would do "
+        "inside it; use Market, Limit, Stop or StopLimit"
+    )
+
+
+def _price(value: float | None, exectype: int, role: str) -> float:
+    wanted = {
+        "limit": (bt.Order.Limit, bt.Order.StopLimit),
+        "stop": (bt.Order.Stop, bt.Order.StopLimit),
+    }[role]
+    return float(value) if exectype in wanted and value is not None else math.nan
+
+
+def _time_in_force(valid: Any) -> TimeInForce:
+    """None is good till cancelled; 0 or an empty timedelta is a day order."""
+    if valid is None:
+        return "gtc"
+    if valid == 0 or valid == datetime.timedelta(0):
+        return "day"
+    raise StrategyError(f"valid={valid!r} is not supported: use None (good till cancelled) or 0 (day order)")

@@ -1,0 +1,198 @@
+"""The bar loop: backtrader's results without its per-bar overhead.
+
+``Engine`` is a ``bt.Cerebro`` whose ``_runonce`` moves flat lists of line buffers instead of walking the object tree,
+and tells the strategy something only when there is something to tell. It takes any backtrader broker. What it does
+not cover (timers, writers, observers, cheat-on-open, resampled feeds, several strategies, couplers) runs in the stock
+loop, with the same results and at its speed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError
+from engine.simulation.lines import guarded
+
+PROGRESS_STEPS = 1000
+_INDICATORS = bt.LineIterator.IndType
+_OBSERVERS = bt.LineIterator.ObsType
+_COUPLERS = (bt.lineiterator.SingleCoupler, bt.lineiterator.MultiCoupler)
+
+Positions = tuple[int, ...]
+
+
+class Engine(bt.Cerebro):
+    """Cerebro with the lean bar loop.
+
+    Attributes:
+        start: float days of the first decision; earlier bars are history that indicators see and strategies do not
+            decide on. None: all bars are decided on.
+        on_progress: called every thousand steps with (steps done, steps in all).
+        stock_reason: why the stock loop ran instead, or empty.
+        time: float days of the step that is being worked on.
+        steps: how many steps have been worked on.
+
+    Cerebro's own parameters are given as usual; ``stdstats`` is off and ``quicknotify`` is on by default, so that a
+    fill reaches the strategy before it decides on the bar that brought it.
+    """
+
+    params = (("stdstats", False), ("quicknotify", True))
+
+    def __init__(
+        self,
+        *,
+        start: float | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.start = start
+        self.on_progress = on_progress
+        self.stock_reason = ""
+        self.time = 0.0
+        self.steps = 0
+
+    def _runonce(self, runstrats: list[Any]) -> None:
+        self.stock_reason = self._needs_stock_loop(runstrats)
+        if self.stock_reason:
+            if self.start is not None:
+                raise ConfigError(
+                    f"this strategy needs backtrader's own loop ({self.stock_reason}), which decides on every bar and "
+                    "cannot begin after a warm-up; remove what needs it"
+                )
+            super()._runonce(runstrats)
+            return
+        strategy = runstrats[0]
+        strategy._once()
+        strategy.reset()
+        self._loop(strategy)
+
+    def _needs_stock_loop(self, strategies: list[Any]) -> str:
+        if len(strategies) != 1:
+            return f"{len(strategies)} strategies"
+        if self._timers or self._timerscheat:
+            return "timers"
+        if self.runwriters:
+            return "writers"
+        if self.p.cheat_on_open or self.p.oldsync or self._exactbars:
+            return "cheat-on-open, the old synchronisation or saved memory"
+        if strategies[0]._lineiterators[_OBSERVERS]:
+            return "observers"
+        for data in self.datas:
+            if type(data).advance is not bt.feed.AbstractDataBase.advance or data.resampling or data.replaying:
+                return "resampled or replayed feeds"
+        for indicator in strategies[0]._lineiterators[_INDICATORS]:
+            if isinstance(indicator, _COUPLERS) or clock_position(indicator, self.datas) is None:
+                return f"{type(indicator).__name__} does not follow one feed"
+        return ""
+
+    def _loop(self, strategy: Any) -> None:
+        datas = self.datas
+        followers: list[list[Any]] = [[data] for data in datas]
+        for indicator in strategy._lineiterators[_INDICATORS]:
+            position = clock_position(indicator, datas)
+            if position is not None:
+                followers[position].append(indicator)
+        times = [_times(data) for data in datas]
+        begin = -math.inf if self.start is None else self.start
+        cells = [[int(np.searchsorted(own, begin)) - 1] for own in times]
+        clock, advancing = steps([own[cell[0] + 1 :] for own, cell in zip(times, cells, strict=True)])
+        with ExitStack() as guards:
+            for group, cell in zip(followers, cells, strict=True):
+                guards.enter_context(guarded(group, cell))
+            for data in datas:
+                data._tick_nullify()
+            self._walk(strategy, cells, clock, advancing)
+
+    def _walk(self, strategy: Any, cells: list[list[int]], clock: list[float], advancing: Iterable[Positions]) -> None:
+        """One step at each distinct time: move, match, tell, decide, in the order of backtrader's own loop."""
+        broker_next, notification = self._broker.next, self._broker.get_notification
+        quick = self.p.quicknotify
+        listens = _listens(strategy)
+        clock_line = strategy.lines.datetime
+        own_lines = [line for line in strategy.lines if line is not clock_line]
+        minimums = strategy._minperiods
+        analyzers = bool(strategy.analyzers)
+        decide = strategy.next
+        status = 1
+        for time, positions in zip(clock, advancing, strict=True):
+            self.time = time
+            for position in positions:
+                cells[position][0] += 1
+            broker_next()
+            while (order := notification()) is not None:
+                (order.owner or strategy)._addnotification(order, quicknotify=quick)
+            if self._event_stop:
+                return
+            clock_line.array.append(time)
+            clock_line._idx += 1
+            clock_line.lencount += 1
+            for line in own_lines:
+                line.forward()
+            # With quick notifications the orders have been told already; what is left is cash and value.
+            if listens or (strategy._orderspending and not quick):
+                strategy._notify()
+            if status >= 0:
+                status = max(minimum - cell[0] - 1 for minimum, cell in zip(minimums, cells, strict=True))
+            if status < 0:
+                decide()
+            elif status == 0:
+                strategy.nextstart()
+            else:
+                strategy.prenext()
+            if analyzers:
+                strategy._next_analyzers(status, once=True)
+            if strategy._orderspending or strategy._tradespending:
+                strategy.clear()
+            if self._event_stop:
+                return
+            self.steps += 1
+            if self.on_progress is not None and not self.steps % PROGRESS_STEPS:
+                self.on_progress(self.steps, len(clock))
+
+
+def _times(data: Any) -> NDArray[np.float64]:
+    """Bar ends of a preloaded feed."""
+    line = data.lines.datetime
+    return np.array(line.array, dtype=np.float64)[: len(line.array) - line.extension]
+
+
+def steps(times: list[NDArray[np.float64]]) -> tuple[list[float], Iterable[Positions]]:
+    """The distinct times of several feeds in order, and at each the positions of the feeds that have a bar."""
+    clock = np.unique(np.concatenate(times))
+    present = np.stack([np.isin(clock, own, assume_unique=True) for own in times], axis=1)
+    # Few distinct rows: each is turned into a tuple once.
+    rows, which = np.unique(present, axis=0, return_inverse=True)
+    tuples = [tuple(int(i) for i in np.flatnonzero(row)) for row in rows]
+    return clock.tolist(), [tuples[i] for i in which.reshape(-1).tolist()]
+
+
+def _listens(strategy: Any) -> bool:
+    """Whether anyone takes the cash and value notifications of each bar."""
+    own, base = type(strategy), bt.Strategy
+    overrides = own.notify_cashvalue is not base.notify_cashvalue or own.notify_fund is not base.notify_fund
+    return overrides or bool(strategy.analyzers) or own._notify is not base._notify
+
+
+def clock_position(indicator: Any, datas: list[Any]) -> int | None:
+    """Position of the feed whose bars an indicator follows, or None where there is no such feed."""
+    positions = {id(data): position for position, data in enumerate(datas)}
+    positions.update({id(line): position for position, data in enumerate(datas) for line in data.lines})
+    clock = indicator._clock
+    while clock is not None and id(clock) not in positions:
+        if isinstance(clock, bt.lineseries.LineSeriesStub):
+            clock = clock.lines[0]
+            continue
+        above = getattr(clock, "_clock", None)
+        if above is None:
+            above = getattr(getattr(clock, "_owner", None), "_clock", None)
+        if above is clock:
+            return None
+        clock = above
+    return None if clock is None else positions[id(clock)]
