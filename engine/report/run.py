@@ -1,0 +1,239 @@
+"""A run and its folder: written at once or not at all, read back as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from engine.errors import ConfigError, DataError, StorageError
+from engine.report import frames
+
+Metrics = dict[str, dict[str, float | int | None]]
+
+_FRAMES: Mapping[str, Mapping[str, frames.Kind]] = {
+    "orders": frames.ORDERS,
+    "fills": frames.FILLS,
+    "trades": frames.TRADES,
+    "forecasts": frames.FORECASTS,
+    "bars": frames.BARS,
+}
+_FOLDER = re.compile(r"^\d{8}T\d{6}Z-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution, complete: what was asked, what was done, what came of it.
+
+    Frames are brought to the columns and types of :mod:`engine.report.frames` on construction.
+
+    Attributes:
+        manifest: JSON-ready. The report reads ``kind``, ``name``, ``status`` (``completed`` or ``halted``), ``hashes``
+            (config, data, model, strategy), ``seed``, ``threads``, ``versions``, ``symbols``, ``orders_hash``, ``fills_hash``, and
+            the flags ``in_sample``, ``synthetic``, ``survivor_biased``, ``close_only``. More keys are kept and shown.
+        config: the resolved run file.
+        metrics: ``strategy``, ``benchmark``, ``buy_and_hold`` and ``forecast``; flat figures, None where undefined.
+        equity: index ``time`` (UTC, bar end); equity, cash, gross_exposure (fraction of equity), buy_and_hold and benchmark
+            (both scaled to the starting cash; NaN where there is none).
+        orders: one row a submitted order, in order; ``time`` is the decision bar's end.
+        fills: one row a fill; ``time`` is the filling bar's end; commission and slippage in account currency.
+        trades: one row a round trip; ``exit_time`` is NaT and ``exit_price`` the mark while it is open; pnl is net of commissions.
+        forecasts: one row a decision bar and symbol; log returns over the horizon; may be empty.
+        bars: the bars of the period, long, so that the report needs nothing else.
+    """
+
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    metrics: Metrics
+    equity: pd.DataFrame
+    orders: pd.DataFrame
+    fills: pd.DataFrame
+    trades: pd.DataFrame
+    forecasts: pd.DataFrame
+    bars: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "equity", frames.typed_equity(self.equity))
+        for name, columns in _FRAMES.items():
+            object.__setattr__(self, name, frames.typed(getattr(self, name), columns, name=name))
+
+    @property
+    def name(self) -> str:
+        """The run file's name."""
+        return str(self.manifest.get("name", "run"))
+
+    @property
+    def timeframe(self) -> str:
+        """Such as ``1d`` or ``5m``."""
+        return str(self.config.get("data", {}).get("timeframe", "1d"))
+
+
+def write_run(run: Run, root: Path, *, now: datetime) -> Path:
+    """Write the run to ``root/<UTC time>-<name>/`` with its report, and return that folder.
+
+    Everything is written to a hidden sibling folder which is then renamed: the run's folder is complete or absent,
+    also after Ctrl-C. A name already taken gets a counter, ``-2``.
+
+    Raises:
+        StorageError: the folder cannot be written; nothing of it is left.
+    """
+    from engine.report.tear_sheet import render_report
+
+    report = render_report(run)
+    stem = f"{stamp(now)}-{_safe(run.name)}"
+    partial = root / f".{stem}.{os.getpid()}.partial"
+    try:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            _write_json(partial / "manifest.json", run.manifest)
+            _write_text(partial / "config.yaml", yaml.safe_dump(plain(run.config), sort_keys=False, allow_unicode=True))
+            _write_json(partial / "metrics.json", run.metrics)
+            run.equity.to_parquet(partial / "equity.parquet", compression="zstd")
+            for name in _FRAMES:
+                getattr(run, name).to_parquet(partial / f"{name}.parquet", compression="zstd", index=False)
+            _write_text(partial / "report.html", report)
+            return rename_to_free(partial, root, stem)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise StorageError(
+            f"{root}: the run could not be written ({error.strerror or error}); free some space or name a folder "
+            "that can be written to"
+        ) from error
+
+
+def rename_to_free(partial: Path, root: Path, stem: str) -> Path:
+    """Rename a complete folder to ``root/stem``, or to the first of ``stem-2``, ``stem-3``, … that is free."""
+    counter = 1
+    while True:
+        target = root / (stem if counter == 1 else f"{stem}-{counter}")
+        try:
+            partial.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.exists():
+                raise
+            counter += 1
+        else:
+            return target
+
+
+def list_runs(root: Path) -> list[Path]:
+    """The folders of the finished runs under ``root``, newest first."""
+    with contextlib.suppress(OSError):
+        found = [p for p in root.iterdir() if _FOLDER.match(p.name) and (p / "manifest.json").is_file()]
+        return sorted(found, key=lambda p: (p.name[:16], _written(p), p.name), reverse=True)
+    return []
+
+
+def find_run(reference: str | Path, *, root: Path) -> Path:
+    """The folder of a run: a path, a folder's name under ``root``, a run's name (its newest run), or ``latest``.
+
+    Raises:
+        ConfigError: there is no such run; names the newest ones.
+    """
+    text = str(reference)
+    for folder in (Path(reference), root / text):
+        if (folder / "manifest.json").is_file():
+            return folder
+    runs = list_runs(root)
+    for folder in runs:
+        if text in ("latest", re.sub(r"-\d+$", "", folder.name[17:]), folder.name[17:]):
+            return folder
+    if Path(reference).is_dir():
+        raise DataError(f"{reference}: expected a run's folder, found no manifest.json in it; name another run")
+    recent = ", ".join(p.name for p in runs[:5])
+    hint = f"the newest are {recent}" if recent else f"{root} holds none yet; make one with nextbar backtest CONFIG"
+    raise ConfigError(f"{text}: no such run; {hint}")
+
+
+def load_run(reference: str | Path, *, root: Path = Path("runs")) -> Run:
+    """Read a run back; ``reference`` as in :func:`find_run`.
+
+    Raises:
+        ConfigError: there is no such run.
+        DataError: a file of it is missing or damaged; names the file.
+    """
+    folder = find_run(reference, root=root)
+    manifest = _mapping(folder / "manifest.json")
+    config = _mapping(folder / "config.yaml")
+    metrics = _mapping(folder / "metrics.json")
+    tables = {name: _read_frame(folder / f"{name}.parquet") for name in ("equity", *_FRAMES)}
+    try:
+        return Run(manifest=manifest, config=config, metrics=metrics, **tables)
+    except DataError as error:
+        raise DataError(f"{folder}: the run is damaged ({error}); run it again") from error
+
+
+def stamp(now: datetime) -> str:
+    """The moment as a folder's name begins with it: ``20261123T074406Z``."""
+    return now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: numpy scalars unwrapped, NaN and infinities as None, times in ISO format."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(v) for v in value]
+    if value is pd.NaT:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime | date):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value) if isinstance(value, Path) else value
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:64] or "run"
+
+
+def _written(folder: Path) -> int:
+    return (folder / "manifest.json").stat().st_mtime_ns
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write_text(path, json.dumps(plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except FileNotFoundError:
+        raise DataError(f"{path}: the run is incomplete, this file is missing; run it again") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: the file is damaged ({str(error).splitlines()[0]}); run it again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a mapping, found {type(value).__name__}; run it again")
+    return value
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: the run is incomplete, this file is missing; run it again") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the file is damaged ({str(error).splitlines()[0]}); run it again") from error
