@@ -1,0 +1,82 @@
+"""The forecast as a backtrader indicator, for any plain strategy.
+
+self.forecast = ForecastIndicator(self.data, bundle="bundles/quickstart-0123456789ab")
+...
+if self.forecast.lower[0] > 0.0: self.buy()
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+
+from models.features import Columns, Floats
+from models.forecaster import Forecaster
+
+_PRICES = ("open", "high", "low", "close", "volume")
+_EPOCH_DAY = 719_163  # 1970-01-01 in backtrader's days, which count from 0001-01-01 as day 1
+_MILLISECONDS_A_DAY = 86_400_000
+
+
+class ForecastIndicator(bt.Indicator):
+    """Lines ``forecast``, ``lower`` and ``upper``: log returns over the bundle's horizon, known at the bar's close.
+
+    NaN until ``memory`` bars have passed; the indicator adds that to its strategy's minimum period. With ``runonce``
+    the lines are filled from the whole arrays, else bar by bar from the last ``memory`` bars: the same to the bit.
+
+    The data needs open, high, low, close, volume and a datetime in UTC at the end of the bar, as nextbar's feed gives.
+
+    Params:
+        bundle: the folder of a bundle, or a ``models.forecaster.Forecaster``. Indicators on the same folder share one.
+    """
+
+    lines: Any = ("forecast", "lower", "upper")
+    params = (("bundle", None),)
+
+    def __init__(self) -> None:
+        given = self.p.bundle
+        self.forecaster = given if isinstance(given, Forecaster) else _forecaster(Path(given))
+        self.addminperiod(self.forecaster.memory)
+
+    def next(self) -> None:
+        """Forecast from the last ``memory`` bars."""
+        memory = self.forecaster.memory
+        lines = [self.data.lines.datetime, *(getattr(self.data.lines, name) for name in _PRICES)]
+        columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
+        self.lines.forecast[0], self.lines.lower[0], self.lines.upper[0] = self.forecaster.latest(columns)
+
+    def once(self, start: int, end: int) -> None:
+        """Forecast bars start to end at once; each from its own last ``memory`` bars."""
+        first = start - self.forecaster.memory + 1
+        lines = [self.data.lines.datetime, *(getattr(self.data.lines, name) for name in _PRICES)]
+        columns = _columns(*(np.array(line.array[first:end], dtype=np.float64) for line in lines))
+        forecasts = self.forecaster.forecast(columns)[self.forecaster.memory - 1 :]
+        for line, values in zip((self.lines.forecast, self.lines.lower, self.lines.upper), forecasts.T, strict=True):
+            # A series shorter than the memory has no bar to fill.
+            for position, value in enumerate(values.tolist(), start):
+                line.array[position] = value
+
+
+def _columns(days: Floats, *prices: Floats) -> Columns:
+    """Columns from backtrader's lines; float days resolve ten microseconds, so times are rounded to milliseconds."""
+    milliseconds = np.rint((days - _EPOCH_DAY) * _MILLISECONDS_A_DAY).astype(np.int64)
+    return Columns(milliseconds * 1_000_000, *prices)
+
+
+def _forecaster(path: Path) -> Forecaster:
+    """The forecaster of a folder, loaded once for as long as the folder holds the same bundle."""
+    resolved = path.resolve()
+    try:
+        changed = (resolved / "bundle.json").stat().st_mtime_ns
+    except OSError:
+        changed = 0  # loading says what is wrong
+    return _loaded(resolved, changed)
+
+
+@lru_cache(maxsize=8)
+def _loaded(path: Path, changed: int) -> Forecaster:
+    return Forecaster.load(path)

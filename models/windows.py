@@ -1,0 +1,138 @@
+"""Windows as views: all symbols' feature rows end to end in one array; a batch is one gather by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from engine.data.bars import Bars
+from models.features import Columns, Feature, Floats, compute, max_memory
+
+Singles = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def windows_of(features: Singles, lookback: int) -> Singles:
+    """A read-only view [bars - lookback + 1, lookback * features]: row i is the window of rows i to i + lookback - 1.
+
+    Args:
+        features: contiguous float32 [bars, features] with bars >= lookback.
+        lookback: rows of a window.
+    """
+    width = features.shape[1]
+    flat: Singles = features.reshape(-1)
+    return sliding_window_view(flat, lookback * width)[::width]
+
+
+def labels_of(close: Floats, horizon: int) -> Singles:
+    """log(close[t + horizon] / close[t]), float32 [bars]; NaN in the last ``horizon`` bars."""
+    labels = np.full(len(close), np.nan, dtype=np.float32)
+    if len(close) > horizon:
+        labels[:-horizon] = np.log(close[horizon:] / close[:-horizon])
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows and labels of several symbols.
+
+    A *row* is the position of a decision bar in the joined arrays; its window ends at that row.
+
+    Attributes:
+        features: float32 [total bars, features], NaN where a feature's memory is not filled.
+        labels: float32 [total bars], log return over the next ``horizon`` bars; NaN where it is not known.
+        starts: symbol -> row of its first bar.
+        lookback: rows of a window.
+        memory: bars that a window depends on: lookback + the longest feature memory - 1.
+    """
+
+    features: Singles
+    labels: Singles
+    starts: Mapping[str, int]
+    lookback: int
+    memory: int
+
+    @classmethod
+    def build(cls, bars: Bars, features: Sequence[Feature], *, lookback: int, horizon: int) -> Windows:
+        """The windows of all symbols of the bars, in their order."""
+        columns = [Columns.of(frame) for frame in bars.frames.values()]
+        ends = np.cumsum([0, *(len(part) for part in columns)])
+        return cls(
+            features=np.concatenate([compute(features, part) for part in columns]),
+            labels=np.concatenate([labels_of(part.close, horizon) for part in columns]),
+            starts=dict(zip(bars.symbols, ends.tolist(), strict=False)),
+            lookback=lookback,
+            memory=lookback + max_memory(features) - 1,
+        )
+
+    def rows(self, decisions: Mapping[str, slice]) -> Rows:
+        """Rows of the symbols' decision bars whose window is complete, in the order of symbols and time.
+
+        Args:
+            decisions: symbol -> positions of its decision bars within the symbol's own bars.
+        """
+        parts = [
+            np.arange(max(taken.start, self.memory - 1), taken.stop) + self.starts[symbol]
+            for symbol, taken in decisions.items()
+        ]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
+
+    def gather(self, rows: Rows) -> torch.Tensor:
+        """The windows that end at the rows, float32 [len(rows), lookback, features]; a copy."""
+        taken = windows_of(self.features, self.lookback)[rows - (self.lookback - 1)]
+        return torch.from_numpy(taken).view(len(rows), self.lookback, self.features.shape[1])
+
+
+class WindowDataset(Dataset[Batch]):
+    """The windows and labels of some rows; an item is a whole batch, so that a batch is one gather."""
+
+    def __init__(self, windows: Windows, rows: Rows) -> None:
+        self.windows = windows
+        self.selected = rows
+        self.labels = torch.from_numpy(windows.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.selected)
+
+    def __getitem__(self, index: torch.Tensor) -> Batch:
+        """Windows [batch, lookback, features] and labels [batch] of the positions."""
+        return self.windows.gather(self.selected[index.numpy()]), self.labels[index]
+
+
+class BatchIndex(Sampler[torch.Tensor]):
+    """Positions of each batch in turn: in order, or shuffled anew each epoch by a generator of its own."""
+
+    def __init__(self, count: int, *, batch: int, seed: int | None) -> None:
+        self._count = count
+        self._batch = batch
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        if self._generator is None:
+            order = torch.arange(self._count)
+        else:
+            order = torch.randperm(self._count, generator=self._generator)
+        yield from torch.split(order, self._batch)
+
+
+def batches_of(windows: Windows, rows: Rows, *, batch: int, seed: int | None = None) -> DataLoader[Batch]:
+    """Batches of (windows [batch, lookback, features], labels [batch]); the last one may be smaller.
+
+    Args:
+        windows: the windows to draw from.
+        rows: the decision bars to draw.
+        batch: windows of a batch.
+        seed: shuffle anew at each pass, from this seed; None keeps the rows' order.
+    """
+    dataset = WindowDataset(windows, rows)
+    return DataLoader(dataset, batch_size=None, sampler=BatchIndex(len(dataset), batch=batch, seed=seed))
