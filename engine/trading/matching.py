@@ -9,6 +9,9 @@ What a bar can tell is its open, its range, and nothing about the path between. 
 3. A touch counts: a limit at the low of the bar fills, at its own price and never better.
 4. A stop-limit that is triggered at the open is a limit from the open on. One that is triggered inside the bar fills at
    its stop price if its limit allows that, else it is a limit from the next bar on.
+5. The legs of a bracket begin at the price that fills its entry: what that price has passed already fills there. Legs of
+   an entry at the open live through the whole bar. Legs of an entry inside the bar may be stopped in it, but reach no
+   target: the range does not tell what came after the entry, so the worse is assumed.
 
 Slippage moves every fill but a touched limit's, opens included, and never moves a limit order past its limit.
 """
@@ -24,7 +27,7 @@ TYPE_CODES = {"market": MARKET, "limit": LIMIT, "stop": STOP, "stop_limit": STOP
 
 
 def price_at_open(kind: int, side: int, limit: float, stop: float, triggered: bool, open_: float) -> float:
-    """Unslipped price at which the order fills at the open, or NaN.
+    """Unslipped price at which the order fills at the open, or at another price known to be the market's; or NaN.
 
     ``kind`` is MARKET, LIMIT, STOP or STOP_LIMIT; ``side`` +1 or -1; prices NaN where the kind has none.
     """

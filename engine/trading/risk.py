@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from engine.config import RiskConfig
 from engine.trading.ledger import Ledger
-from engine.trading.orders import Order
+from engine.trading.orders import QUANTITY_EPSILON, Order
 
 # Weights are exact to rounding: a position of 0.3 of equity passes a limit of 0.3.
 _TOLERANCE = 1.0 + 1e-9
@@ -30,9 +31,10 @@ class RiskGate:
     def refuses(
         self, order: Order, *, ledger: Ledger, prices: Mapping[str, float], open_orders: Iterable[Order]
     ) -> str:
-        """Why the order may not be sent, or an empty string. Orders that reduce a position always pass."""
+        """Why the order may not be sent, or an empty string. Orders that reduce a position, and legs, always pass."""
         held = ledger.quantity(order.symbol)
-        if held * order.side < 0.0 or order.parent is not None:
+        reduces = held * order.side < 0.0 and order.quantity < abs(held) + QUANTITY_EPSILON
+        if reduces or order.parent is not None:
             return ""
         reason = self.halted and f"trading is halted: {self.halted}"
         if not reason:
@@ -45,17 +47,22 @@ class RiskGate:
         self, order: Order, held: float, ledger: Ledger, prices: Mapping[str, float], open_orders: Iterable[Order]
     ) -> str:
         equity = ledger.equity(prices)
+        price = prices.get(order.symbol, math.nan)
+        if not (math.isfinite(price) and price > 0.0):
+            return f"{order.symbol} has no price yet; wait for its first bar"
+        if equity <= 0.0:
+            return f"there is no equity left to open a position with, found {equity:.2f}"
         opening = [o for o in open_orders if o.parent is None and o.side * ledger.quantity(o.symbol) >= 0.0]
         pending = sum(o.quantity - o.filled_quantity for o in opening if o.symbol == order.symbol)
-        price = prices[order.symbol]
-        position = (abs(held) + pending + order.quantity) * price
+        position = (abs(held + order.side * order.quantity) + pending) * price
         limit = self.limits.max_position
         if limit is not None and position > limit * equity * _TOLERANCE:
             return (
                 f"risk.max_position: {order.symbol} would be {position / equity:.4f} of equity, the limit is {limit:g}"
             )
         pending_value = sum((o.quantity - o.filled_quantity) * prices[o.symbol] for o in opening)
-        gross = ledger.gross(prices) + pending_value + order.quantity * price
+        added = (abs(held + order.side * order.quantity) - abs(held)) * price
+        gross = ledger.gross(prices) + added + pending_value
         if gross > self.limits.max_gross * equity * _TOLERANCE:
             return (
                 f"risk.max_gross: gross exposure would be {gross / equity:.4f} of equity, "

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from engine.trading import matching
-from engine.trading.costs import Costs
+from engine.trading.costs import BPS, Costs
 from engine.trading.ledger import Ledger
-from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, Fill, Order, OrderStatus
+from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
 from engine.trading.sizing import rounded_down
 
 MARGIN_MULTIPLIER = 2.0
@@ -33,6 +33,15 @@ class Event(NamedTuple):
 
     order: Order
     fill: Fill | None
+
+
+class _Step(NamedTuple):
+    """What one call of ``on_bars`` works on; ``opens`` values every position at what is known at the open."""
+
+    time: int
+    bars: Mapping[str, Bar]
+    opens: Mapping[str, float]
+    events: list[Event]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +69,12 @@ class Venue:
     # --- submission ------------------------------------------------------------------------------------------------
 
     def submit(self, order: Order) -> bool:
-        """Accept the order, or reject it with a reason; cash and other orders are not touched either way."""
+        """Accept the order, or reject it with a reason; cash and other orders are not touched either way.
+
+        A fractional quantity is kept to nine decimal places.
+        """
+        if self.fractional:
+            order.quantity = round(order.quantity, QUANTITY_PLACES)
         reason = self._invalid(order)
         if not reason and order.parent is None:
             held = self.ledger.quantity(order.symbol)
@@ -84,20 +98,25 @@ class Venue:
             price = order.limit_price if name == "limit" else order.stop_price
             if needed and not (math.isfinite(price) and price > 0.0):
                 return f"a {order.type} order needs a positive {name} price, found {price}"
-        parent = order.parent
-        if parent is not None and parent.status is OrderStatus.REJECTED:
-            return "its parent was rejected"
+        return self._invalid_leg(order, order.parent) if order.parent is not None else ""
+
+    def _invalid_leg(self, order: Order, parent: Order) -> str:
+        if not parent.alive:
+            return f"its parent was {parent.status}"
+        if order.symbol != parent.symbol or order.side != -parent.side:
+            expected = f"{SIDE_NAMES[-parent.side]} of {parent.symbol}"
+            return f"a leg closes its parent: expected a {expected}, found a {SIDE_NAMES[order.side]} of {order.symbol}"
         return ""
 
     def _not_closable(self, order: Order, held: float) -> str:
         """An order against the position may close it, never cross zero: Alpaca refuses that too."""
-        reserved: dict[int, float] = {}
+        reserved: dict[tuple[str, int], float] = {}
         for other in self.open_orders.values():
             if other.symbol == order.symbol and other.side == order.side and other.status is OrderStatus.ACCEPTED:
-                key = -other.group if other.group else other.id
+                # Only one order of a group will fill.
+                key = ("group", other.group) if other.group else ("order", other.id)
                 reserved[key] = max(reserved.get(key, 0.0), other.quantity - other.filled_quantity)
-        if order.group:
-            reserved.pop(-order.group, None)
+        reserved.pop(("group", order.group), None)
         available = abs(held) - sum(reserved.values())
         if order.quantity > available + QUANTITY_EPSILON:
             return (
@@ -109,6 +128,9 @@ class Venue:
     def _not_affordable(self, order: Order, held: float) -> str:
         if order.side < 0 and not self.short:
             return f"short selling is off: {order.quantity:g} asked, {held:g} held; set broker.short to true"
+        price = self.prices.get(order.symbol, math.nan)
+        if not (math.isfinite(price) and price > 0.0):
+            return f"{order.symbol} has no price yet; wait for its first bar"
         needed = self._cost(order)
         reserved = sum(
             self._cost(other)
@@ -124,14 +146,23 @@ class Venue:
         return ""
 
     def _cost(self, order: Order) -> float:
-        """What the rest of an opening order will take, at its limit, its stop, or the last close."""
+        """Free cash or buying power that the rest of an opening order takes, at its limit, its stop, or the last close.
+
+        A short sale with a limit takes at least the last close: a limit below the market sells at the market.
+        """
         quantity = order.quantity - order.filled_quantity
+        last = self.prices[order.symbol]
         if order.type in ("limit", "stop_limit"):
-            price = order.limit_price
+            price = order.limit_price if order.side > 0 else max(order.limit_price, last)
         else:
-            reference = order.stop_price if order.type == "stop" else self.prices[order.symbol]
+            reference = order.stop_price if order.type == "stop" else last
             price = matching.paid_price(reference, order.side, math.nan, self.costs.slippage_bps)
-        return quantity * price + self.costs.commission(quantity, price)
+        return quantity * price + self._leverage * self.costs.commission(quantity, price)
+
+    @property
+    def _leverage(self) -> float:
+        """Buying power by equity; a commission lowers equity, and so takes this much of it."""
+        return 1.0 if self.account == "cash" else MARGIN_MULTIPLIER
 
     def cancel(self, order: Order, reason: str = "canceled by the strategy") -> list[Event]:
         """End a live order and the legs that wait for it; a dead one is left alone."""
@@ -158,8 +189,11 @@ class Venue:
         for order in list(self.open_orders.values()):
             if order.time_in_force == "day" and -1 < order.session < session and order.alive:
                 events += self._end(order, OrderStatus.EXPIRED, "day order: its session ended")
-        self._match_at_open(time, session, bars, opens, events)
-        self._match_inside(time, session, bars, opens, events)
+        step = _Step(time, bars, opens, events)
+        self._begin_days(time, session)
+        self._match_at_open(step)
+        self._match_inside(step)
+        self._begin_days(time, session)
         if session_ends:
             for order in list(self.open_orders.values()):
                 if order.time_in_force == "day" and order.session == session and order.alive:
@@ -167,85 +201,86 @@ class Venue:
         self._interest_session = session if self.ledger.borrows else -1
         return events
 
-    def _live(self, time: int, session: int, bars: Mapping[str, Bar]) -> list[Order]:
-        live = [
+    def _begin_days(self, time: int, session: int) -> None:
+        """An order's day is the first session that has a bar, of any symbol, after its decision or its waking."""
+        for order in self.open_orders.values():
+            if order.session < 0 and order.status is OrderStatus.ACCEPTED and order.decided < time:
+                order.session = session
+
+    def _live(self, step: _Step) -> list[Order]:
+        return [
             order
             for order in self.open_orders.values()
-            if order.status is OrderStatus.ACCEPTED and order.decided < time and order.symbol in bars
+            if order.status is OrderStatus.ACCEPTED and order.decided < step.time and order.symbol in step.bars
         ]
+
+    def _match_at_open(self, step: _Step) -> None:
+        for order in self._live(step):
+            if order.alive:
+                self._match_at(order, step.bars[order.symbol].open, step)
+
+    def _match_at(self, order: Order, price_now: float, step: _Step) -> None:
+        """Match at a moment whose price is known, with the legs that this wakes: the open, or a fill inside the bar."""
+        price = matching.price_at_open(
+            matching.TYPE_CODES[order.type],
+            order.side,
+            order.limit_price,
+            order.stop_price,
+            order.triggered,
+            price_now,
+        )
+        if order.type == "stop_limit" and matching.triggers_at_open(order.side, order.stop_price, price_now):
+            order.triggered = True
+        if not math.isnan(price):
+            for leg in self._fill(order, price, step):
+                self._match_at(leg, price_now, step)
+
+    def _match_inside(self, step: _Step) -> None:
+        """Stops first, then limits."""
+        live = self._live(step)
+        limits = [order for order in live if order.type == "limit" or order.triggered]
         for order in live:
-            if order.session < 0:
-                order.session = session
-        return live
-
-    def _match_at_open(
-        self, time: int, session: int, bars: Mapping[str, Bar], opens: Mapping[str, float], events: list[Event]
-    ) -> None:
-        for order in self._live(time, session, bars):
-            if not order.alive:
-                continue
-            open_ = bars[order.symbol].open
-            kind = matching.TYPE_CODES[order.type]
-            price = matching.price_at_open(
-                kind, order.side, order.limit_price, order.stop_price, order.triggered, open_
-            )
-            if order.type == "stop_limit" and matching.triggers_at_open(order.side, order.stop_price, open_):
-                order.triggered = True
-            if not math.isnan(price):
-                events += self._fill(order, price, time, opens)
-
-    def _match_inside(
-        self, time: int, session: int, bars: Mapping[str, Bar], opens: Mapping[str, float], events: list[Event]
-    ) -> None:
-        """Stops first, then limits. A leg woken inside this bar may be stopped in it, but not reach its target."""
-        limits: list[Order] = []
-        waiting = self._live(time, session, bars)
-        seen = {order.id for order in waiting}
-        while waiting:
-            order = waiting.pop(0)
-            if not order.alive:
-                continue
-            if order.type == "limit" or order.triggered:
-                limits.append(order)
-                continue
-            bar = bars[order.symbol]
-            kind = matching.TYPE_CODES[order.type]
-            price = matching.price_of_stop(kind, order.side, order.limit_price, order.stop_price, bar.high, bar.low)
-            order.triggered = order.type == "stop_limit" and matching.triggers_inside(
-                order.side, order.stop_price, bar.high, bar.low
-            )
-            if not math.isnan(price):
-                events += self._fill(order, price, time, opens)
-                waiting += self._woken_stops(time, session, bars, seen)
+            if order.alive and order not in limits:
+                self._match_stop(order, step)
         for order in limits:
-            if not order.alive:
-                continue
-            bar = bars[order.symbol]
-            price = matching.price_of_limit(order.side, order.limit_price, bar.high, bar.low)
-            if math.isnan(price):
-                continue
-            events += self._fill(order, price, time, opens)
-            for leg in self._woken_stops(time, session, bars, seen):
-                price = matching.price_of_stop(
-                    matching.TYPE_CODES[leg.type], leg.side, leg.limit_price, leg.stop_price, bar.high, bar.low
+            if order.alive:
+                bar = step.bars[order.symbol]
+                self._fill_inside(
+                    order, matching.price_of_limit(order.side, order.limit_price, bar.high, bar.low), step
                 )
-                if not math.isnan(price):
-                    events += self._fill(leg, price, time, opens)
 
-    def _woken_stops(self, time: int, session: int, bars: Mapping[str, Bar], seen: set[int]) -> list[Order]:
-        woken = [o for o in self._live(time, session, bars) if o.id not in seen]
-        seen.update(o.id for o in woken)
-        return [o for o in woken if o.type in ("stop", "stop_limit")]
+    def _match_stop(self, order: Order, step: _Step) -> None:
+        bar = step.bars[order.symbol]
+        order.triggered = order.type == "stop_limit" and matching.triggers_inside(
+            order.side, order.stop_price, bar.high, bar.low
+        )
+        kind = matching.TYPE_CODES[order.type]
+        price = matching.price_of_stop(kind, order.side, order.limit_price, order.stop_price, bar.high, bar.low)
+        self._fill_inside(order, price, step)
+
+    def _fill_inside(self, order: Order, price: float, step: _Step) -> None:
+        """Fill inside the bar, unless the price is NaN.
+
+        The legs that this wakes begin at the fill's price. In the rest of the bar they may be stopped, but not reach a
+        target: the range does not tell what came after the fill, so the worse is assumed.
+        """
+        if math.isnan(price):
+            return
+        for leg in self._fill(order, price, step):
+            self._match_at(leg, price, step)
+            if leg.alive and leg.type != "limit" and not leg.triggered:
+                self._match_stop(leg, step)
 
     # --- booking ---------------------------------------------------------------------------------------------------
 
-    def _fill(self, order: Order, reference: float, time: int, opens: Mapping[str, float]) -> list[Event]:
+    def _fill(self, order: Order, reference: float, step: _Step) -> list[Order]:
+        """Book what can be filled of the order, and end it; the legs that this wakes."""
         price = matching.paid_price(reference, order.side, order.limit_price, self.costs.slippage_bps)
         wanted = order.quantity - order.filled_quantity
-        quantity = self._fillable(order, wanted, price, opens)
+        quantity, shortfall = self._fillable(order, wanted, price, step.opens)
         if quantity <= 0.0:
-            reason = "nothing left to close" if order.closing else f"the account could not pay {price:.4f} a share"
-            return self._end(order, OrderStatus.CANCELED, reason)
+            step.events.extend(self._end(order, OrderStatus.CANCELED, shortfall))
+            return []
         fill = Fill(
             order_id=order.id,
             symbol=order.symbol,
@@ -255,43 +290,51 @@ class Venue:
             reference_price=reference,
             commission=self.costs.commission(quantity, price),
             decided=order.decided,
-            time=time,
+            time=step.time,
         )
         self.ledger.apply(fill)
         order.filled_quantity = round(order.filled_quantity + quantity, QUANTITY_PLACES)
-        complete = quantity >= wanted
-        if complete:
+        if quantity > wanted - QUANTITY_EPSILON:
             order.status = OrderStatus.FILLED
         else:
             order.status = OrderStatus.CANCELED
-            order.reason = f"cut to {quantity:g} of {wanted:g}: " + (
-                "the rest of the position was closed" if order.closing else "the account could not pay for the rest"
-            )
+            order.reason = f"cut to {quantity:g} of {wanted:g}: {shortfall}"
         self.open_orders.pop(order.id, None)
-        events = [Event(order, fill)]
+        step.events.append(Event(order, fill))
+        woken: list[Order] = []
         for other in list(self.open_orders.values()):
-            if order.group and other.group == order.group and complete and other.alive:
-                events += self._end(other, OrderStatus.CANCELED, f"order {order.id} of its group was filled")
-            elif other.parent is order and other.status is OrderStatus.HELD:
-                other.status, other.quantity = OrderStatus.ACCEPTED, order.filled_quantity
-                events.append(Event(other, None))
-        return events
+            if other.parent is order and other.status is OrderStatus.HELD:
+                other.status, other.quantity = OrderStatus.ACCEPTED, min(other.quantity, order.filled_quantity)
+                step.events.append(Event(other, None))
+                woken.append(other)
+            elif order.group and other.group == order.group and other.alive:
+                # Cut or complete, this order is over, and the position is what its partner was there to make or close.
+                step.events.extend(self._end(other, OrderStatus.CANCELED, f"order {order.id} of its group was filled"))
+        return woken
 
-    def _fillable(self, order: Order, wanted: float, price: float, opens: Mapping[str, float]) -> float:
-        """The part of ``wanted`` that the position (closing) or the account (opening) allows at this price."""
+    def _fillable(self, order: Order, wanted: float, price: float, opens: Mapping[str, float]) -> tuple[float, str]:
+        """The part of ``wanted`` that the position or the account allows at this price, and why it is not all."""
         held = self.ledger.quantity(order.symbol)
-        if order.closing:
-            return min(wanted, abs(held)) if held * order.side < 0.0 else 0.0
+        if order.closing and held * order.side >= 0.0:
+            return 0.0, "nothing left to close"
+        if held * order.side < 0.0:
+            # Also an opening order whose symbol has been bought or sold the other way since: no order crosses zero.
+            quantity = min(wanted, abs(held))
+            if self.account == "cash" and self.ledger.cash + quantity * price < self.costs.commission(quantity, price):
+                return 0.0, "the proceeds and the cash would not pay the commission"
+            return quantity, f"{abs(held):g} were left to close"
         if self.account == "cash":
-            if wanted * price + self.costs.commission(wanted, price) <= self.ledger.cash:
-                return wanted
-            unit = price * (1.0 + self.costs.commission_bps * 1e-4) + self.costs.commission_per_share
-            budget = min(self.ledger.cash / unit, (self.ledger.cash - self.costs.commission_minimum) / price)
-            return max(0.0, rounded_down(budget * (1.0 - 1e-12), self.fractional))
-        room = MARGIN_MULTIPLIER * self.ledger.equity(opens) - self.ledger.gross(opens)
-        if wanted * price <= room:
-            return wanted
-        return max(0.0, rounded_down(room / price, self.fractional))
+            free = self.ledger.cash
+        else:
+            marks = {**opens, order.symbol: price}
+            free = MARGIN_MULTIPLIER * self.ledger.equity(marks) - self.ledger.gross(marks)
+        shortfall = f"the account could not pay for more at {price:.4f} a share"
+        if wanted * price + self._leverage * self.costs.commission(wanted, price) <= free:
+            return wanted, ""
+        unit = price + self._leverage * (price * self.costs.commission_bps * BPS + self.costs.commission_per_share)
+        budget = min(free / unit, (free - self._leverage * self.costs.commission_minimum) / price)
+        # One part in 10^12 less, so that rounding cannot take the last cent twice.
+        return max(0.0, rounded_down(budget * (1.0 - 1e-12), self.fractional)), shortfall
 
     def _end(self, order: Order, status: OrderStatus, reason: str) -> list[Event]:
         order.status, order.reason = status, reason
