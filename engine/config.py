@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -15,9 +16,11 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    JsonValue,
     Tag,
     ValidationError,
     field_validator,
@@ -26,7 +29,29 @@ from pydantic import (
 
 from engine.errors import ConfigError
 
-Timeframe = Annotated[str, Field(pattern=r"^([1-9][0-9]*m|[1-9][0-9]*h|1d|1w)$")]
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {expected}, found {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("expected at least one, found an empty list")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"expected each once, found {', '.join(repeated)} more than once")
+    return names
+
+
+Timeframe = Annotated[
+    str, _matching(r"[1-9][0-9]*[mh]|1d|1w", "minutes, hours, a day or a week, such as 5m, 1h, 1d, 1w")
+]
+Symbol = Annotated[str, _matching(r"\S+", "a symbol without spaces")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -39,8 +64,8 @@ class Section(BaseModel):
     @classmethod
     def _no_booleans_as_numbers(cls, value: Any, info: Any) -> Any:
         annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)) and annotation is not Any:
-            raise ValueError("expected a number or text, found a boolean")
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise ValueError(f"expected a number, found the boolean {str(value).lower()}")
         return value
 
 
@@ -50,7 +75,15 @@ def _ordered(span: tuple[date, date]) -> tuple[date, date]:
     return span
 
 
-Span = Annotated[tuple[date, date], AfterValidator(_ordered)]
+def _no_timestamp(value: Any) -> Any:
+    """A bare number would be read as seconds since 1970."""
+    if isinstance(value, date) or (isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)):
+        return value
+    raise ValueError(f"expected a date such as 2004-09-01, found {value!r}")
+
+
+Day = Annotated[date, BeforeValidator(_no_timestamp)]
+Span = Annotated[tuple[Day, Day], AfterValidator(_ordered)]
 SpanName = Literal["train", "validate", "test"]
 
 
@@ -61,7 +94,7 @@ class Spans(Section):
     validate_: Span | None = Field(default=None, alias="validate")
     test: Span
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     @model_validator(mode="after")
     def _in_order(self) -> Spans:
@@ -87,7 +120,7 @@ class DataConfig(Section):
     """Which bars: a source, its symbols, and how to read them."""
 
     source: str
-    symbols: tuple[str, ...] = Field(min_length=1)
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)]
     timeframe: Timeframe = "1d"
     benchmark: str | None = None
     path: Path | None = None
@@ -96,20 +129,12 @@ class DataConfig(Section):
     stamp: Literal["start", "end"] | None = None
     warmup_bars: int = Field(default=300, ge=0)
 
-    @field_validator("symbols")
-    @classmethod
-    def _distinct(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({s for s in symbols if symbols.count(s) > 1})
-        if repeated:
-            raise ValueError(f"each symbol once, found {', '.join(repeated)} more than once")
-        return symbols
-
 
 class LstmConfig(Section):
     """The LSTM: its features, window, horizon, head and size."""
 
     kind: Literal["lstm"]
-    features: tuple[str, ...] = Field(min_length=1)
+    features: Annotated[tuple[str, ...], AfterValidator(_distinct)]
     lookback: int = Field(default=60, ge=1)
     horizon: int = Field(default=1, ge=1)
     head: Literal["quantile", "point", "direction"] = "quantile"
@@ -151,8 +176,8 @@ class TrainingConfig(Section):
 class StrategyConfig(Section):
     """``kind`` is ``module:Class``, or ``./file.py:Class`` relative to the run file."""
 
-    kind: str = Field(pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$")
-    params: Mapping[str, Any] = Field(default_factory=dict)
+    kind: Annotated[str, _matching(r"[^:]+:[A-Za-z_][A-Za-z0-9_]*", "module:Class or ./file.py:Class")]
+    params: Mapping[str, JsonValue] = Field(default_factory=dict)
 
 
 class CommissionConfig(Section):
@@ -193,7 +218,12 @@ class RiskConfig(Section):
 class RunConfig(Section):
     """A complete run file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: Annotated[
+        str,
+        _matching(
+            r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "letters, digits, and . _ - after the first, 64 characters at most"
+        ),
+    ]
     data: DataConfig
     spans: Spans
     model: ModelConfig | None = None
@@ -221,8 +251,18 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice: the later one would silently win."""
+class _RunFileLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (the later one would silently win) and aliases.
+
+    A few lines of nested aliases can stand for gigabytes, and a run file is read without knowing where it comes from.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            problem = f"the alias *{event.anchor} is not supported; write the value out"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -249,23 +289,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a run file is a mapping of sections, found {type(values).__name__}")
-    if "folder" in values:
-        raise ConfigError(f"{path}: folder: unknown key; remove it")
     for override in overrides:
         _apply_override(values, override)
+    if "folder" in values:
+        raise ConfigError(f"{path}: folder: unknown key; remove it")
     try:
         return RunConfig.model_validate({**values, "folder": path.parent})
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
+        raise ConfigError(f"{path}: {_explain(error, values)}") from None
 
 
 def _parse_yaml(text: str, name: str) -> Any:
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_RunFileLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{name}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{name}: not valid YAML{where}: {problem}") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -284,34 +325,67 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     node[parts[-1]] = _parse_yaml(text, f"--set {override}")
 
 
-def _explain(error: ValidationError) -> str:
+# Where pydantic's own words would speak of Python, not of YAML.
+_EXPECTED = {
+    "dict_type": "a section of key: value lines",
+    "mapping_type": "a section of key: value lines",
+    "model_type": "a section of key: value lines",
+    "tuple_type": "a list",
+    "string_type": "text (quote what YAML reads as something else)",
+    "invalid-json-value": "text, a number, true, false, a list or a section (quote a date)",
+}
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     """One sentence on the first problem, with its YAML path, and how many more there are."""
     problems = error.errors(include_url=False)
-    first = problems[0]
-    location = [str(part) for part in first["loc"]]
-    if location[:1] == ["model"] and location[1:2] in (["lstm"], ["bundle"]):
-        del location[1]
+    # A misspelt key explains the required one that is missing.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    kind, found = first["type"], first["input"]
+    location = _yaml_location(first["loc"], values, keep_last=kind == "missing")
     path = ".".join(location) or "the run file"
-    if first["type"] == "extra_forbidden":
-        text = f"{path}: unknown key{_suggestion(location)}"
-    elif first["type"] == "missing":
+    if kind == "extra_forbidden":
+        text = f"{path}: unknown key{_suggestion(location, values)}"
+    elif kind == "missing":
         text = f"{path}: required, and missing"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        found = first["input"]
-        shown = f", found {found!r}" if isinstance(found, str | int | float) and "found" not in message else ""
+        message = message.replace("Tuple", "a list").removesuffix(" after validation")
+        message = f"expected {_EXPECTED[kind]}" if kind in _EXPECTED else message[:1].lower() + message[1:]
+        shown = ""
+        if "found" not in message:
+            shown = ", found nothing" if found is None else f", found {found!r}" if not _is_collection(found) else ""
         text = f"{path}: {message}{shown}"
     return text if len(problems) == 1 else f"{text} (and {len(problems) - 1} more)"
 
 
-def _suggestion(location: Sequence[str]) -> str:
+def _is_collection(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple | set)
+
+
+def _yaml_location(location: Sequence[str | int], values: Any, *, keep_last: bool) -> list[str]:
+    """The steps of a pydantic location that exist in the file, without the names of union members in between."""
+    steps: list[str] = []
+    node = values
+    if location[:1] == ("model",) and len(location) > 1:
+        location = [location[0], *location[2:]]  # the second names the kind of model
+    for number, step in enumerate(location, start=1):
+        inside = step in node if isinstance(node, Mapping) else isinstance(node, list) and step in range(len(node))
+        if inside:
+            node = node[step]
+        elif not (keep_last and number == len(location)):
+            continue
+        steps.append(str(step))
+    return steps
+
+
+def _suggestion(location: Sequence[str], values: Mapping[str, Any]) -> str:
     model: Any = RunConfig
     for part in location[:-1]:
-        annotation = LstmConfig if part == "model" else model.model_fields[part].annotation
-        model = annotation if hasattr(annotation, "model_fields") else None
-        if model is None:
-            return "; remove it"
+        if part == "model":
+            model = BundleReference if _model_tag(values["model"]) == "bundle" else LstmConfig
+        else:
+            model = model.model_fields[part].annotation
     names = [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
     close = difflib.get_close_matches(location[-1], names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(names)}"

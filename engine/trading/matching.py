@@ -9,9 +9,9 @@ What a bar can tell is its open, its range, and nothing about the path between. 
 3. A touch counts: a limit at the low of the bar fills, at its own price and never better.
 4. A stop-limit that is triggered at the open is a limit from the open on. One that is triggered inside the bar fills at
    its stop price if its limit allows that, else it is a limit from the next bar on.
-5. The legs of a bracket begin at the price that fills its entry: what that price has passed already fills there. Legs of
-   an entry at the open live through the whole bar. Legs of an entry inside the bar may be stopped in it, but reach no
-   target: the range does not tell what came after the entry, so the worse is assumed.
+5. The legs of a bracket begin at the price that fills its entry: what that price has passed already fills there.
+   Legs of an entry at the open live through the whole bar. Legs of an entry inside the bar may be stopped in it, but
+   reach no target: the range does not tell what came after the entry, so the worse is assumed.
 
 Slippage moves every fill but a touched limit's, opens included, and never moves a limit order past its limit.
 """

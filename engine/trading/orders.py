@@ -22,7 +22,8 @@ QUANTITY_EPSILON = 0.5 * 10.0**-QUANTITY_PLACES
 class OrderStatus(StrEnum):
     """Life of an order: held (a leg that waits for its parent) -> accepted -> one of the ends.
 
-    A refused order was stopped by our own risk gate and never reached the venue; a rejected one was sent and turned down.
+    A refused order was stopped by our own risk gate and never reached the venue; a rejected one was sent and turned
+    down.
     """
 
     HELD = "held"
@@ -46,7 +47,8 @@ class Order:
         parent: the entry whose fill wakes this leg of a bracket.
         closing: it reduces the position that was held when it was accepted, and never crosses zero.
         group: orders of one group cancel one another once one of them is filled in full (0: none).
-        session: the session a day order lives in, once it has met its first bar (-1 before).
+        session: the first session that has a bar, of any symbol, after the decision (for a leg, after its waking); a
+            day order ends with it (-1 before).
         triggered: a stop-limit whose stop price has been reached.
         reason: why it was rejected, canceled or cut.
     """

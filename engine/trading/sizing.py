@@ -20,9 +20,9 @@ def rounded_down(quantity: float, fractional: bool) -> float:
 def target_quantity(weight: float, equity: float, unit_cost: float, fractional: bool) -> float:
     """Signed quantity whose cost is ``weight`` of the equity, rounded towards zero.
 
-    ``unit_cost`` is what one share costs to buy with slippage and proportional commission (``Costs.unit_cost``), so that
-    a weight of 1 leaves no debt at an unchanged price; a commission minimum is not in it. No equity or no price (NaN):
-    no position.
+    ``unit_cost`` is what one share costs to buy with slippage and proportional commission (``Costs.unit_cost``), so
+    that a weight of 1 leaves no debt at an unchanged price; a commission minimum is not in it. No equity or no price
+    (NaN): no position.
 
     Raises:
         StrategyError: the weight is NaN or infinite.
