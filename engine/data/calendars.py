@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import exchange_calendars
@@ -22,6 +23,8 @@ _USUAL_YEARS = (1990, 2029)
 
 def session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """UTC close of the New York session of each date, half days right.
+
+    Before October 1974 the exchange closed at 15:30; the calendar says 16:00, which is late and so never looks ahead.
 
     Args:
         dates: naive midnights, in any order.
@@ -83,4 +86,7 @@ def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:
 @cache
 def _built_calendar(first_year: int, last_year: int) -> exchange_calendars.ExchangeCalendar:
     """The calendar of whole years; its default range is only the last 20 years, hence the explicit one."""
-    return exchange_calendars.get_calendar(EXCHANGE, start=f"{first_year}-01-01", end=f"{last_year}-12-31")
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 builds its tables in a way that pandas 3.1 deprecates; the values are right.
+        warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
+        return exchange_calendars.get_calendar(EXCHANGE, start=f"{first_year}-01-01", end=f"{last_year}-12-31")

@@ -116,7 +116,7 @@ def _packaged(package: str, file: str) -> pd.DataFrame:
         raise DataError(f"the package {package}, which holds this sample, is not installed; run pip install {package}")
     path = Path(spec.origin).parent / file
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path)
     except OSError as error:
         raise DataError(
             f"the package {package} holds no readable {file} ({error.strerror}); install the edition in constraints.txt"

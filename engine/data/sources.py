@@ -69,6 +69,8 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
             f"{key}: unknown benchmark {data.benchmark}; expected sample:sp500, one symbol of a sample, as in "
             "sample:tech/AAPL, or the path of a CSV or Parquet file"
         )
+    if not (folder / path).is_file():
+        raise ConfigError(f"{key}: there is no file {folder / path}; correct the path")
     asked = {"source": "files", "symbols": (path.stem,), "path": path, "columns": None, "benchmark": None}
     return load_files(data.model_copy(update=asked), folder)
 

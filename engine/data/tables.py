@@ -77,7 +77,6 @@ def _read_csv(path: Path, columns: Mapping[str, str] | None) -> pd.DataFrame:
                 dtype={name: str for name in positions if name not in numeric},
                 keep_default_na=False,
                 na_values=dict.fromkeys(numeric, _MISSING),
-                float_precision="round_trip",
                 skip_blank_lines=False,
                 low_memory=False,
                 encoding="utf-8-sig",

@@ -26,8 +26,9 @@ def duration(timeframe: str) -> pd.Timedelta:
 def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> None:
     """Check that the bars are about as far apart as their timeframe says.
 
-    Intraday bars are judged by the commonest distance inside a day, since gaps are real; daily and weekly ones by the
-    commonest number of days from one to the next, since weekends and holidays are.
+    Intraday bars fit when the commonest or the smallest distance inside a day is their timeframe: a thin symbol has
+    more gaps than neighbours, and the last bar of a session may be cut short. Daily and weekly bars are judged by the
+    commonest number of days from one to the next.
 
     Args:
         times: strictly increasing bar ends, UTC, at least two.
@@ -45,7 +46,8 @@ def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> Non
         common = _commonest(within.to_numpy())
         if len(common) == 0:
             raise DataError(f"{where}: data.timeframe is {timeframe}, but there is at most one bar a day; set it to 1d")
-        fits = wanted.to_timedelta64() in common or (wanted >= _HALF_SESSION and (common <= wanted).any())
+        fits = wanted == within.min() or wanted.to_timedelta64() in common
+        fits = fits or (wanted >= _HALF_SESSION and bool((common <= wanted).any()))
         found = f"{pd.Timedelta(common[0]) / pd.Timedelta(minutes=1):g} minutes"
     else:
         if len(within):
