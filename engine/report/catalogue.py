@@ -30,7 +30,16 @@ class Metric:
             value *= 1e4  # a page speaks of basis points
         if self.unit == "count":
             return f"{int(value):,}".replace("-", _MINUS)
-        places = {"pct": 2, "ratio": 2, "money": 2, "days": 0, "bars": 1, "log_return": 2, "probability": 3, "score": 4}[self.unit]
+        places = {
+            "pct": 2,
+            "ratio": 2,
+            "money": 2,
+            "days": 0,
+            "bars": 1,
+            "log_return": 2,
+            "probability": 3,
+            "score": 4,
+        }[self.unit]
         number = f"{value:,.{places}f}".replace("-", _MINUS)
         if float(f"{value:.{places}f}") == 0.0:
             number = number.removeprefix(_MINUS)
@@ -123,22 +132,31 @@ SCORES: tuple[Metric, ...] = (
     _metric("nominal_coverage_pct", "Coverage it should have", "pct"),
     _metric("n", "Forecasts scored", "count"),
 )
-BASELINES: dict[str, str] = {"zero": "Zero", "last_return": "Last return", "train_mean": "Training mean", "always_up": "Always up"}
+BASELINES: dict[str, str] = {
+    "zero": "Zero",
+    "last_return": "Last return",
+    "train_mean": "Training mean",
+    "always_up": "Always up",
+}
 
 
 def baseline_key(key: str, baseline: str) -> str:
-    """A baseline's key for a score: its name goes before the unit, ``hit_rate_zero_pct``; always-up has a hit rate only."""
+    """A baseline's key for a score: its name before the unit, ``hit_rate_zero_pct``; always-up has a hit rate only."""
     if baseline == "always_up":
         return "always_up_pct" if key == "hit_rate_pct" else ""
     stem = key.removesuffix("_pct")
     return f"{stem}_{baseline}{key[len(stem) :]}"
 
 
+_SCORES = {s.key: s for s in SCORES}
+_SCORES |= {baseline_key(s.key, name): s for s in SCORES for name in BASELINES}
+
+
 def metric(key: str) -> Metric:
     """The metric of that key; one that is in no list is described by the words of its name and its unit."""
-    for known in (METRICS.get(key), *(score for score in SCORES if score.key == key)):
-        if known is not None:
-            return known
+    known = METRICS.get(key) or _SCORES.get(key)
+    if known is not None:
+        return known
     label = key.removesuffix("_pct").replace("_", " ")
     return Metric(key=key, label=label[:1].upper() + label[1:], unit="pct" if key.endswith("_pct") else "ratio")
 

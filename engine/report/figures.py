@@ -1,7 +1,7 @@
 """The charts of a run, as plotly figures (plain dicts): data in, figure out, no colours of the page's theme.
 
-Every function returns ``{"data": [...], "layout": {...}, "notes": [...]}``; a note says what the reader must know about what
-is drawn, such as that points were left out. User strings are escaped, because plotly reads a subset of HTML in labels.
+Every function returns ``{"data": [...], "layout": {...}, "notes": [...]}``; a note says what the reader must know about
+what is drawn, such as that points were left out. User strings are escaped: plotly reads a subset of HTML in labels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ GAIN = "#009e73"
 LOSS = "#d55e00"
 BAND = "rgba(31,131,201,0.16)"
 RUNS = (STRATEGY, LOSS, GAIN, "#cc79a7", BUY_AND_HOLD, "#56b4e9", "#7f6fd1", BENCHMARK)
-CURVES = {"equity": ("Strategy", STRATEGY), "buy_and_hold": ("Buy and hold", BUY_AND_HOLD), "benchmark": ("Benchmark", BENCHMARK)}
+CURVES = {
+    "equity": ("Strategy", STRATEGY),
+    "buy_and_hold": ("Buy and hold", BUY_AND_HOLD),
+    "benchmark": ("Benchmark", BENCHMARK),
+}
 
 ROLLING_FORECASTS = 63
 _ALL_BARS_SHOWN = 750
@@ -43,17 +47,28 @@ def equity_figure(equity: pd.DataFrame, *, intraday: bool) -> Figure:
         if not equity[name].notna().any():
             continue
         own = name == "equity"
-        line = {"color": colour, "width": 2.2 if own else 1.5}
-        data.append({**_line(x, equity[name].to_numpy()[rows], label, line), "legendgroup": name})
-        fall = {**_line(x, falls[name].to_numpy()[rows] * 100, label, {**line, "width": 1.4 if own else 1}), "yaxis": "y2"}
+        style = {"color": colour, "width": 2.2 if own else 1.5}
+        data.append({**line_trace(x, equity[name].to_numpy()[rows], label, style), "legendgroup": name})
+        fall = {
+            **line_trace(x, falls[name].to_numpy()[rows] * 100, label, {**style, "width": 1.4 if own else 1}),
+            "yaxis": "y2",
+        }
         fall |= {"legendgroup": name, "showlegend": False, "hovertemplate": "%{y:.2f} %"}
         data.append(fall | ({"fill": "tozeroy", "fillcolor": BAND} if own else {}))
-    exposure = _line(x, equity["gross_exposure"].to_numpy()[rows] * 100, "Gross exposure", {"color": STRATEGY, "width": 1, "shape": "hv"})
-    data.append(exposure | {"yaxis": "y3", "fill": "tozeroy", "fillcolor": BAND, "showlegend": False, "hovertemplate": "%{y:.1f} %"})
+    exposure = line_trace(
+        x,
+        equity["gross_exposure"].to_numpy()[rows] * 100,
+        "Gross exposure",
+        {"color": STRATEGY, "width": 1, "shape": "hv"},
+    )
+    data.append(
+        exposure
+        | {"yaxis": "y3", "fill": "tozeroy", "fillcolor": BAND, "showlegend": False, "hovertemplate": "%{y:.1f} %"}
+    )
     return {
         "data": data,
         "layout": {
-            **_layout(height=620),
+            **page_layout(height=620),
             "xaxis": {"type": "date", "anchor": "y3"},
             "yaxis": {"domain": [0.45, 1.0], "title": {"text": "Equity"}, "tickformat": ",.3~s"},
             "yaxis2": {"domain": [0.18, 0.40], "title": {"text": "Drawdown"}, "ticksuffix": " %"},
@@ -69,9 +84,18 @@ def yearly_figure(equity: pd.DataFrame) -> Figure:
     for name, (label, colour) in CURVES.items():
         yearly = calendar_returns(equity[name], "Y")
         if len(yearly):
-            bar = {"type": "bar", "name": label, "x": [str(y) for y in yearly.index], "y": _values(yearly.to_numpy() * 100)}
+            bar = {
+                "type": "bar",
+                "name": label,
+                "x": [str(y) for y in yearly.index],
+                "y": _values(yearly.to_numpy() * 100),
+            }
             data.append(bar | {"marker": {"color": colour}, "hovertemplate": "%{y:.2f} %"})
-    layout = _layout(height=300) | {"barmode": "group", "xaxis": {"type": "category"}, "yaxis": {"ticksuffix": " %"}}
+    layout = page_layout(height=300) | {
+        "barmode": "group",
+        "xaxis": {"type": "category"},
+        "yaxis": {"ticksuffix": " %"},
+    }
     return {"data": data, "layout": layout, "notes": []}
 
 
@@ -88,8 +112,10 @@ def distribution_figure(equity: pd.DataFrame) -> Figure:
                 label, colour = CURVES[name]
                 share = np.histogram(np.clip(returns, -reach, reach), bins=edges)[0] / len(returns) * 100
                 bar = {"type": "bar", "name": label, "x": _values((edges[1:] + edges[:-1]) / 2), "y": _values(share)}
-                data.append(bar | {"marker": {"color": colour, "opacity": 0.65}, "hovertemplate": "%{y:.1f} % of sessions"})
-    layout = _layout(height=300) | {
+                data.append(
+                    bar | {"marker": {"color": colour, "opacity": 0.65}, "hovertemplate": "%{y:.1f} % of sessions"}
+                )
+    layout = page_layout(height=300) | {
         "barmode": "overlay",
         "bargap": 0.05,
         "xaxis": {"ticksuffix": " %", "title": {"text": "Session return (the outermost bars hold what lies beyond)"}},
@@ -102,7 +128,7 @@ def candles_figure(bars: pd.DataFrame, trades: pd.DataFrame, *, intraday: bool) 
     """One symbol's bars with its entries and exits, each trade tied by a line coloured by its result."""
     shown, size = wider_candles(bars)
     x = time_labels(shown["time"], intraday=intraday)
-    quiet = {"line": {"color": "#9aa3af", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
+    quiet: Figure = {"line": {"color": "#9aa3af", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
     candle: Figure = {
         "type": "candlestick",
         "name": "Price",
@@ -113,14 +139,20 @@ def candles_figure(bars: pd.DataFrame, trades: pd.DataFrame, *, intraday: bool) 
         "showlegend": False,
     }
     data = [candle, *_trade_lines(trades, intraday=intraday), *_trade_markers(trades, intraday=intraday)]
-    xaxis: Figure = {"type": "date", "rangeslider": {"visible": False}, "rangebreaks": _closed_hours(bars["time"], intraday=intraday)}
+    xaxis: Figure = {
+        "type": "date",
+        "rangeslider": {"visible": False},
+        "rangebreaks": _closed_hours(bars["time"], intraday=intraday),
+    }
     notes = []
     if size > 1:
         notes.append(f"{len(bars):,} bars are more than {MAXIMUM_POINTS:,}: each candle joins {size} of them.")
     if len(shown) > _ALL_BARS_SHOWN:
         xaxis["range"] = [x[-_BARS_SHOWN_FIRST], x[-1]]
-        notes.append(f"Opens on the last {_BARS_SHOWN_FIRST} candles; drag the axis or double-click the chart to see the others.")
-    layout = _layout(height=460) | {"hovermode": "closest", "xaxis": xaxis, "yaxis": {"title": {"text": "Price"}}}
+        notes.append(
+            f"Opens on the last {_BARS_SHOWN_FIRST} candles; drag the axis or double-click the chart to see the others."
+        )
+    layout = page_layout(height=460) | {"hovermode": "closest", "xaxis": xaxis, "yaxis": {"title": {"text": "Price"}}}
     return {"data": data, "layout": layout, "notes": notes}
 
 
@@ -134,12 +166,21 @@ def trade_returns_figure(trades: pd.DataFrame, *, intraday: bool) -> Figure:
         ("Gain", GAIN, drawn[drawn["return_pct"] > 0]),
         ("Loss", LOSS, drawn[drawn["return_pct"] <= 0]),
     ):
-        point = {"type": "scatter", "mode": "markers", "name": label, "x": time_labels(part["exit_time"], intraday=intraday)}
+        point: Figure = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": label,
+            "x": time_labels(part["exit_time"], intraday=intraday),
+        }
         point |= {"y": _values(part["return_pct"].to_numpy()), "text": [escaped(s) for s in part["symbol"]]}
         symbol = "triangle-up" if label == "Gain" else "triangle-down"
         marker = {"color": colour, "size": 8, "opacity": 0.8, "symbol": symbol}
         data.append(point | {"marker": marker, "hovertemplate": "%{text} %{y:.2f} %<extra></extra>"})
-    layout = _layout(height=300) | {"hovermode": "closest", "xaxis": {"type": "date"}, "yaxis": {"ticksuffix": " %"}}
+    layout = page_layout(height=300) | {
+        "hovermode": "closest",
+        "xaxis": {"type": "date"},
+        "yaxis": {"ticksuffix": " %"},
+    }
     return {"data": data, "layout": layout, "notes": thinning_notes(len(closed), len(rows))}
 
 
@@ -148,16 +189,18 @@ def forecast_figure(forecasts: pd.DataFrame, *, intraday: bool) -> Figure:
     lower, upper, realised = (forecasts[c].to_numpy(dtype=float) * 100 for c in ("lower", "upper", "realised"))
     rows = kept_rows(realised)
     x = time_labels(forecasts["time"].iloc[rows], intraday=intraday)
-    edge = {"width": 0, "color": STRATEGY}
+    edge: Figure = {"width": 0, "color": STRATEGY}
     data: list[Figure] = [
-        {**_line(x, lower[rows], "Lower", edge), "showlegend": False, "hovertemplate": "%{y:.3f} %"},
-        {**_line(x, upper[rows], "Upper", edge), "fill": "tonexty", "fillcolor": BAND, "showlegend": False},
+        {**line_trace(x, lower[rows], "Lower", edge), "showlegend": False, "hovertemplate": "%{y:.3f} %"},
+        {**line_trace(x, upper[rows], "Upper", edge), "fill": "tonexty", "fillcolor": BAND, "showlegend": False},
         {
-            **_line(x, realised[rows], "Realised", {"color": BENCHMARK, "width": 1}),
+            **line_trace(x, realised[rows], "Realised", {"color": BENCHMARK, "width": 1}),
             "mode": "markers",
             "marker": {"color": BENCHMARK, "size": 4},
         },
-        _line(x, forecasts["forecast"].to_numpy(dtype=float)[rows] * 100, "Forecast", {"color": STRATEGY, "width": 1.6}),
+        line_trace(
+            x, forecasts["forecast"].to_numpy(dtype=float)[rows] * 100, "Forecast", {"color": STRATEGY, "width": 1.6}
+        ),
     ]
     for trace in data:
         trace["hovertemplate"] = "%{y:.3f} %"
@@ -167,17 +210,28 @@ def forecast_figure(forecasts: pd.DataFrame, *, intraday: bool) -> Figure:
     for values, label, colour in ((right, "Forecast's hit rate", STRATEGY), (up, "Always-up's hit rate", BUY_AND_HOLD)):
         rate = values.rolling(ROLLING_FORECASTS).mean().to_numpy() * 100
         kept = kept_rows(rate)
-        line = _line(time_labels(known["time"].iloc[kept], intraday=intraday), rate[kept], label, {"color": colour, "width": 1.4})
-        data.append(line | {"yaxis": "y2", "hovertemplate": "%{y:.1f} %"})
+        trace = line_trace(
+            time_labels(known["time"].iloc[kept], intraday=intraday), rate[kept], label, {"color": colour, "width": 1.4}
+        )
+        data.append(trace | {"yaxis": "y2", "hovertemplate": "%{y:.1f} %"})
     shapes: list[Figure] = [_horizontal(50.0, "y2")]
     seen = forecasts.loc[forecasts["in_sample"], "time"]
     notes = thinning_notes(len(forecasts), len(rows))
     if len(seen):
         span = time_labels(pd.DatetimeIndex([seen.min(), seen.max()]), intraday=intraday)
-        area = {"type": "rect", "xref": "x", "yref": "paper", "x0": span[0], "x1": span[1], "y0": 0, "y1": 1, "layer": "below"}
+        area = {
+            "type": "rect",
+            "xref": "x",
+            "yref": "paper",
+            "x0": span[0],
+            "x1": span[1],
+            "y0": 0,
+            "y1": 1,
+            "layer": "below",
+        }
         shapes.append(area | {"fillcolor": "rgba(213,94,0,0.12)", "line": {"width": 0}})
         notes.append("The shaded bars are in-sample: the model was trained or chosen on them.")
-    layout = _layout(height=480) | {
+    layout = page_layout(height=480) | {
         "xaxis": {"type": "date", "anchor": "y2"},
         "yaxis": {"domain": [0.36, 1.0], "ticksuffix": " %", "title": {"text": "Log return"}},
         "yaxis2": {"domain": [0.0, 0.28], "ticksuffix": " %", "title": {"text": f"Hit rate, {ROLLING_FORECASTS} bars"}},
@@ -198,7 +252,7 @@ def calendar_returns(equity: pd.Series, unit: str) -> pd.Series:
 
 
 def time_labels(times: Any, *, intraday: bool) -> list[str]:
-    """Times as plotly reads them: the date for daily bars, the UTC minute (second, where it has one) for shorter ones."""
+    """Times as plotly reads them: the date for daily bars, else the UTC minute, or second where one has it."""
     index = pd.DatetimeIndex(times)
     if not intraday:
         return list(index.strftime("%Y-%m-%d"))
@@ -209,7 +263,9 @@ def thinning_notes(total: int, drawn: int) -> list[str]:
     """The sentence that says points were left out; nothing where none were."""
     if drawn == total:
         return []
-    return [f"{total:,} points are more than {MAXIMUM_POINTS:,}: {drawn:,} are drawn, each stretch's extremes among them."]
+    return [
+        f"{total:,} points are more than {MAXIMUM_POINTS:,}: {drawn:,} are drawn, each stretch's extremes among them."
+    ]
 
 
 def escaped(text: str) -> str:
@@ -230,7 +286,10 @@ def _trade_markers(trades: pd.DataFrame, *, intraday: bool) -> list[Figure]:
         "hovertemplate": "entry, %{text} at %{y:,.2f}<extra></extra>",
     }
     marks = [entry]
-    for label, colour, part in (("Exit with a gain", GAIN, closed[gained]), ("Exit with a loss", LOSS, closed[~gained])):
+    for label, colour, part in (
+        ("Exit with a gain", GAIN, closed[gained]),
+        ("Exit with a loss", LOSS, closed[~gained]),
+    ):
         symbols = ["triangle-down" if side == "long" else "triangle-up" for side in part["side"]]
         marks.append(
             {
@@ -250,7 +309,13 @@ def _trade_lines(trades: pd.DataFrame, *, intraday: bool) -> list[Figure]:
         starts, ends = (time_labels(part[c], intraday=intraday) for c in ("entry_time", "exit_time"))
         x = [v for a, b in zip(starts, ends, strict=True) for v in (a, b, None)]
         y = [v for a, b in zip(part["entry_price"], part["exit_price"], strict=True) for v in (a, b, None)]
-        line = {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": {"color": colour, "width": 1.4, "dash": "dot"}}
+        line = {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": y,
+            "line": {"color": colour, "width": 1.4, "dash": "dot"},
+        }
         lines.append(line | {"showlegend": False, "hoverinfo": "skip"})
     return lines
 
@@ -278,8 +343,9 @@ def _closed_hours(times: pd.Series, *, intraday: bool) -> list[Figure]:
     return breaks
 
 
-def _line(x: list[str], y: ArrayLike, name: str, line: Figure) -> Figure:
-    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": _values(y), "line": line}
+def line_trace(x: list[str], y: ArrayLike, name: str, style: Figure) -> Figure:
+    """A line over times; ``style`` is plotly's ``line``."""
+    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": _values(y), "line": style}
 
 
 def _horizontal(level: float, axis: str) -> Figure:
@@ -292,7 +358,8 @@ def _values(values: ArrayLike) -> list[float | None]:
     return [float(f"{v:.7g}") if np.isfinite(v) else None for v in np.asarray(values, dtype=float)]
 
 
-def _layout(*, height: int) -> Figure:
+def page_layout(*, height: int) -> Figure:
+    """What all charts share."""
     return {
         "height": height,
         "margin": {"l": 64, "r": 16, "t": 36, "b": 36},

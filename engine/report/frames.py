@@ -11,14 +11,6 @@ from engine.errors import DataError
 
 Kind = Literal["time", "text", "number", "count", "flag"]
 
-_DTYPES: Mapping[Kind, str] = {
-    "time": "datetime64[ns, UTC]",
-    "text": "str",
-    "number": "float64",
-    "count": "int64",
-    "flag": "bool",
-}
-
 EQUITY: Mapping[str, Kind] = {
     "equity": "number",
     "cash": "number",
@@ -126,7 +118,9 @@ def typed_equity(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _typed_column(values: pd.Series, kind: Kind) -> pd.Series:
     if kind == "time":
-        return pd.Series(pd.to_datetime(values, utc=True)).astype(_DTYPES["time"])
+        return pd.Series(pd.to_datetime(values, utc=True).dt.as_unit("ns"))
     if kind == "text":
-        return values.astype(object).where(values.notna(), "").astype(str)
-    return values.astype(_DTYPES[kind])
+        return values.astype(object).where(values.notna(), "").astype("str")
+    if kind == "count":
+        return values.astype("int64")
+    return values.astype("bool") if kind == "flag" else values.astype("float64")

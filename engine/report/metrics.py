@@ -91,8 +91,12 @@ def performance(equity: pd.Series, *, periods_per_year: float = SESSIONS_PER_YEA
             "calmar_ratio": _ratio(cagr, -deepest) if cagr is not None and deepest is not None else None,
             "omega_ratio": omega_ratio(returns),
             "max_drawdown_pct": None if deepest is None else deepest * 100,
-            "average_drawdown_pct": (float(episodes["depth_pct"].mean()) if len(episodes) else 0.0) if len(values) else None,
-            "max_drawdown_duration_days": (float(episodes["days"].max()) if len(episodes) else 0.0) if len(values) else None,
+            "average_drawdown_pct": (float(episodes["depth_pct"].mean()) if len(episodes) else 0.0)
+            if len(values)
+            else None,
+            "max_drawdown_duration_days": (float(episodes["days"].max()) if len(episodes) else 0.0)
+            if len(values)
+            else None,
             "ulcer_index_pct": float(np.sqrt(np.mean(drawdown**2))) * 100 if len(drawdown) else None,
             "value_at_risk_95_pct": _quantile(returns, 0.05, scale=100),
             "expected_shortfall_95_pct": expected_shortfall(returns, scale=100),
@@ -111,10 +115,13 @@ def performance(equity: pd.Series, *, periods_per_year: float = SESSIONS_PER_YEA
 def relative(equity: pd.Series, benchmark: pd.Series, *, periods_per_year: float = SESSIONS_PER_YEAR) -> Figures:
     """The curve against a benchmark, on the sessions both have.
 
-    beta = cov(r, b) / var(b); alpha = (mean r - beta mean b) x periods a year; tracking error = sd(r - b) sqrt(periods a
-    year); information ratio = mean(r - b) / sd(r - b) sqrt(periods a year).
+    With n periods a year: beta = cov(r, b) / var(b); alpha = (mean r - beta mean b) n; tracking error = sd(r - b) sqrt(n);
+    information ratio = mean(r - b) / sd(r - b) sqrt(n).
     """
-    both = pd.concat([session_returns(equity), session_returns(benchmark)], axis=1, join="inner").to_numpy(dtype=float)
+    # Bars that one of them lacks go first, so that both returns of a row span the same time.
+    common = pd.DataFrame({"own": equity, "other": benchmark}).dropna()
+    returns = [session_returns(common[name]) for name in ("own", "other")]
+    both = pd.concat(returns, axis=1, join="inner").to_numpy(dtype=float)
     names = ("alpha_ann_pct", "beta", "correlation", "r2", "information_ratio", "tracking_error_ann_pct")
     if len(both) < 2:
         return dict.fromkeys(names)

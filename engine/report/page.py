@@ -1,4 +1,4 @@
-"""Self-contained pages: templates filled with autoescaping, charts as inert JSON, plotly.js inlined once from its wheel.
+"""Self-contained pages: autoescaped templates, charts as inert JSON, plotly.js inlined once from its wheel.
 
 A page's Content-Security-Policy forbids every network request, so that "opens with no network" is enforced by the
 browser and not only promised.
@@ -32,14 +32,18 @@ def render(template: str, *, charts: Charts, **context: Any) -> str:
     }
     notes = {name: [figure["notes"] for _, figure in choices] for name, choices in charts.items()}
     labels = {name: [label for label, _ in choices] for name, choices in charts.items()}
-    return _environment().get_template(template).render(
-        **context,
-        chart_json=inert_json({"charts": drawn, "notes": notes}),
-        chart_notes=notes,
-        chart_labels=labels,
-        style=Markup(_text("style.css")),
-        script=Markup(_text("page.js")),
-        plotly=Markup(_plotly()),
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            chart_json=inert_json({"charts": drawn, "notes": notes}),
+            chart_notes=notes,
+            chart_labels=labels,
+            style=Markup(_text("style.css")),
+            script=Markup(_text("page.js")),
+            plotly=Markup(_plotly()),
+        )
     )
 
 
@@ -54,7 +58,11 @@ def inert_json(value: Any) -> Markup:
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("engine.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("engine.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -41,16 +41,17 @@ class Run:
     Frames are brought to the columns and types of :mod:`engine.report.frames` on construction.
 
     Attributes:
-        manifest: JSON-ready. The report reads ``kind``, ``name``, ``status`` (``completed`` or ``halted``), ``hashes``
-            (config, data, model, strategy), ``seed``, ``threads``, ``versions``, ``symbols``, ``orders_hash``, ``fills_hash``, and
-            the flags ``in_sample``, ``synthetic``, ``survivor_biased``, ``close_only``. More keys are kept and shown.
+        manifest: JSON-ready. The report reads ``kind``, ``name``, ``status`` (``completed`` or ``halted``), ``symbols``
+            and the flags ``in_sample``, ``synthetic``, ``survivor_biased``, ``close_only``; a comparison reads
+            ``hashes.data``. Every other key is kept and shown.
         config: the resolved run file.
         metrics: ``strategy``, ``benchmark``, ``buy_and_hold`` and ``forecast``; flat figures, None where undefined.
-        equity: index ``time`` (UTC, bar end); equity, cash, gross_exposure (fraction of equity), buy_and_hold and benchmark
-            (both scaled to the starting cash; NaN where there is none).
+        equity: index ``time`` (UTC, bar end); equity, cash, gross_exposure (fraction of equity), buy_and_hold and
+            benchmark (both scaled to the starting cash; NaN where there is none).
         orders: one row a submitted order, in order; ``time`` is the decision bar's end.
         fills: one row a fill; ``time`` is the filling bar's end; commission and slippage in account currency.
-        trades: one row a round trip; ``exit_time`` is NaT and ``exit_price`` the mark while it is open; pnl is net of commissions.
+        trades: one row a round trip; ``exit_time`` is NaT and ``exit_price`` the mark while it is open; pnl is net of
+            commissions.
         forecasts: one row a decision bar and symbol; log returns over the horizon; may be empty.
         bars: the bars of the period, long, so that the report needs nothing else.
     """

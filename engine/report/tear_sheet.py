@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,8 @@ import pandas as pd
 import yaml
 
 from engine.report import figures
-from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, Metric, baseline_key, best
-from engine.report.metrics import drawdown_episodes
+from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, Metric, baseline_key, best, metric
+from engine.report.metrics import Figures, drawdown_episodes
 from engine.report.page import Charts, render
 from engine.report.run import Run, plain
 from engine.report.verdict import verdict
@@ -19,9 +20,12 @@ SYMBOLS_DRAWN = 24
 TRADES_LISTED = 500
 DRAWDOWNS_LISTED = 8
 COLUMNS = {"strategy": "Strategy", "buy_and_hold": "Buy and hold", "benchmark": "Benchmark"}
-FLAGS = {"in_sample": "IN-SAMPLE", "synthetic": "SYNTHETIC", "survivor_biased": "SURVIVOR-BIASED", "close_only": "CLOSE-ONLY"}
-
-_CARDS = ("total_return_pct", "cagr_pct", "sharpe_ratio", "max_drawdown_pct", "volatility_ann_pct")
+FLAGS = {
+    "in_sample": "IN-SAMPLE",
+    "synthetic": "SYNTHETIC",
+    "survivor_biased": "SURVIVOR-BIASED",
+    "close_only": "CLOSE-ONLY",
+}
 
 
 def render_report(run: Run) -> str:
@@ -86,12 +90,16 @@ def _charts(run: Run) -> Charts:
     }
     drawn = sorted(_symbols(run)[:SYMBOLS_DRAWN])
     if drawn:
-        charts["candles"] = [(s, figures.candles_figure(_of(run.bars, s), _of(run.trades, s), intraday=intraday)) for s in drawn]
+        charts["candles"] = [
+            (s, figures.candles_figure(_of(run.bars, s), _of(run.trades, s), intraday=intraday)) for s in drawn
+        ]
     if (~run.trades["open"]).any():
         charts["trade_returns"] = [("", figures.trade_returns_figure(run.trades, intraday=intraday))]
     forecast_symbols = [s for s in drawn if len(_of(run.forecasts, s))]
     if forecast_symbols:
-        charts["forecasts"] = [(s, figures.forecast_figure(_of(run.forecasts, s), intraday=intraday)) for s in forecast_symbols]
+        charts["forecasts"] = [
+            (s, figures.forecast_figure(_of(run.forecasts, s), intraday=intraday)) for s in forecast_symbols
+        ]
     return charts
 
 
@@ -115,7 +123,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Bars", f"{run.timeframe}, {run.config.get('data', {}).get('source', '')}"),
         ("Strategy", str(strategy)),
         ("Model", str(model.get("kind") or model.get("bundle") or "none")),
-        ("Starting equity", METRICS["final_equity"].text(float(run.equity["equity"].iloc[0])) if len(run.equity) else ""),
+        (
+            "Starting equity",
+            METRICS["final_equity"].text(float(run.equity["equity"].iloc[0])) if len(run.equity) else "",
+        ),
     ]
     return [(label, text) for label, text in pairs if text]
 
@@ -125,36 +136,52 @@ def _columns(run: Run) -> dict[str, str]:
 
 
 def _cards(run: Run) -> list[dict[str, Any]]:
-    own = run.metrics.get("strategy", {})
-    cards = []
-    for key in _CARDS:
-        metric = METRICS[key]
-        others = [(label, metric.text(run.metrics[k].get(key))) for k, label in _columns(run).items() if k != "strategy"]
-        detail = ""
-        if key == "sharpe_ratio" and own.get("sharpe_low") is not None:
-            detail = f"95 %: {metric.text(own['sharpe_low'])} to {metric.text(own['sharpe_high'])}"
-        cards.append({"label": metric.label, "value": metric.text(own.get(key)), "detail": detail, "others": others})
-    trades = [("Win rate", METRICS["win_rate_pct"].text(own.get("win_rate_pct"))), ("Orders", METRICS["orders"].text(own.get("orders")))]
-    costs = [(METRICS[k].label, METRICS[k].text(own.get(k))) for k in ("commission_paid", "slippage_paid")]
-    cards.append({"label": "Closed trades", "value": METRICS["trades"].text(own.get("trades")), "detail": "", "others": trades})
-    cards.append({"label": "Costs", "value": METRICS["costs_pct"].text(own.get("costs_pct")), "detail": "of the starting equity", "others": costs})
+    """The eight figures a reader looks for first, each beside what it must be held against."""
+    metrics = run.metrics
+    own, scores = metrics.get("strategy", {}), metrics.get("forecast", {})
+    passive = [(label, metrics[key]) for key, label in _columns(run).items() if key != "strategy"]
+
+    def card(key: str, figures: Figures, others: list[tuple[str, str, Figures]], detail: str = "") -> dict[str, Any]:
+        shown = metric(key)
+        pairs = [(label, metric(k).text(f.get(k))) for label, k, f in others]
+        return {"label": shown.label, "value": shown.text(figures.get(key)), "detail": detail, "others": pairs}
+
+    def compared(key: str, detail: str = "") -> dict[str, Any]:
+        return card(key, own, [(label, key, figures) for label, figures in passive], detail)
+
+    interval = ""
+    if own.get("sharpe_low") is not None:
+        low, high = (METRICS[k].text(own.get(k)) for k in ("sharpe_low", "sharpe_high"))
+        interval = f"95 % interval {low} to {high}"
+    cards = [
+        compared("total_return_pct", "after costs"),
+        compared("cagr_pct"),
+        compared("sharpe_ratio", interval),
+        compared("max_drawdown_pct"),
+        compared("volatility_ann_pct"),
+        card("trades", own, [("Win rate", "win_rate_pct", own), ("Orders", "orders", own)]),
+        card("costs_pct", own, [("Commission", "commission_paid", own), ("Slippage", "slippage_paid", own)]),
+    ]
+    if scores.get("mae") is not None:
+        others = [("Zero forecast", "mae_zero"), ("Last return", "mae_last_return")]
+        cards.append(card("mae", scores, [(label, key, scores) for label, key in others], "of the forecast"))
+    else:
+        cards.append(card("exposure_pct", own, [("Average gross", "average_gross_exposure_pct", own)]))
     return cards
 
 
 def _drawdown_rows(run: Run) -> list[dict[str, str]]:
     intraday = is_intraday(run)
-    rows = []
-    for row in drawdown_episodes(run.equity["equity"]).head(DRAWDOWNS_LISTED).itertuples():
-        rows.append(
-            {
-                "depth": METRICS["max_drawdown_pct"].text(float(row.depth_pct)),  # type: ignore[arg-type]
-                "peak": moment(row.peak, intraday=intraday),
-                "trough": moment(row.trough, intraday=intraday),
-                "recovery": moment(row.recovery, intraday=intraday) or "not yet",
-                "days": METRICS["max_drawdown_duration_days"].text(float(row.days)),  # type: ignore[arg-type]
-            }
-        )
-    return rows
+    return [
+        {
+            "depth": METRICS["max_drawdown_pct"].text(row.depth_pct),
+            "peak": moment(row.peak, intraday=intraday),
+            "trough": moment(row.trough, intraday=intraday),
+            "recovery": moment(row.recovery, intraday=intraday) or "not yet",
+            "days": METRICS["max_drawdown_duration_days"].text(row.days),
+        }
+        for row in _tuples(drawdown_episodes(run.equity["equity"]).head(DRAWDOWNS_LISTED))
+    ]
 
 
 def _month_rows(run: Run) -> list[dict[str, Any]]:
@@ -213,7 +240,9 @@ def _score_rows(scores: Mapping[str, float | int | None]) -> list[dict[str, Any]
         values = [scores.get(key) for key in keys]
         if any(value is not None for value in values):
             winners = best(score.key, values)
-            cells = [{"text": score.text(v) if v is not None else "", "best": i in winners} for i, v in enumerate(values)]
+            cells = [
+                {"text": score.text(v) if v is not None else "", "best": i in winners} for i, v in enumerate(values)
+            ]
             rows.append({"label": score.label, "cells": cells})
     return rows
 
@@ -227,15 +256,15 @@ def _sections(run: Run) -> list[dict[str, Any]]:
     columns = list(_columns(run))
     sections = []
     for title, listed in SECTIONS.items():
-        rows = [_metric_row(metric, run, columns) for metric in listed]
+        rows = [_metric_row(row, run, columns) for row in listed]
         sections.append({"title": title, "rows": [row for row in rows if row["known"]]})
     return [section for section in sections if section["rows"]]
 
 
-def _metric_row(metric: Metric, run: Run, columns: list[str]) -> dict[str, Any]:
-    known = any(metric.key in run.metrics[column] for column in columns)
-    cells = [metric.text(run.metrics[c][metric.key]) if metric.key in run.metrics[c] else "" for c in columns]
-    return {"label": metric.label, "cells": cells, "known": known}
+def _metric_row(shown: Metric, run: Run, columns: list[str]) -> dict[str, Any]:
+    known = any(shown.key in run.metrics[column] for column in columns)
+    cells = [shown.text(run.metrics[c][shown.key]) if shown.key in run.metrics[c] else "" for c in columns]
+    return {"label": shown.label, "cells": cells, "known": known}
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -253,4 +282,4 @@ def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _flat(value: Any) -> str:
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,8 +14,8 @@ MAXIMUM_POINTS = 10_000
 def kept_rows(*columns: NDArray[np.float64], limit: int = MAXIMUM_POINTS) -> NDArray[np.intp]:
     """Row numbers to draw: all of them up to ``limit``, else the first, the last, and each bucket's extremes.
 
-    Each column (equal lengths; NaN is skipped) keeps the smallest and the largest value of every bucket, so no spike and
-    no drawdown disappears.
+    Each column (equal lengths; NaN is skipped) keeps the smallest and the largest value of every bucket, so no spike
+    and no drawdown disappears.
     """
     count = len(columns[0])
     if count <= limit:
@@ -24,7 +26,7 @@ def kept_rows(*columns: NDArray[np.float64], limit: int = MAXIMUM_POINTS) -> NDA
     for column in columns:
         low = np.where(np.isnan(column), np.inf, column)
         high = np.where(np.isnan(column), -np.inf, column)
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in itertools.pairwise(edges):
             kept.add(start + int(low[start:stop].argmin()))
             kept.add(start + int(high[start:stop].argmax()))
     return np.array(sorted(kept), dtype=np.intp)
@@ -33,7 +35,8 @@ def kept_rows(*columns: NDArray[np.float64], limit: int = MAXIMUM_POINTS) -> NDA
 def wider_candles(bars: pd.DataFrame, *, limit: int = MAXIMUM_POINTS) -> tuple[pd.DataFrame, int]:
     """The bars, joined n by n where there are more than ``limit``; returns them and n (1: as they are).
 
-    A joined candle opens with its first bar, closes with its last, spans their highs and lows and carries the last time.
+    A joined candle opens with its first bar, closes with its last, spans their highs and lows, and carries the last
+    time.
     """
     if len(bars) <= limit:
         return bars, 1

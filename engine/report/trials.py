@@ -44,7 +44,8 @@ def append_trial(root: Path, trial: Mapping[str, Any]) -> None:
             os.close(descriptor)
     except OSError as error:
         raise StorageError(
-            f"{path}: the trial could not be recorded ({error.strerror or error}); free some space or make the file writable"
+            f"{path}: the trial could not be recorded ({error.strerror or error}); free some space or make the file "
+            "writable"
         ) from error
 
 
@@ -60,7 +61,9 @@ def read_trials(root: Path) -> tuple[list[dict[str, Any]], int]:
     except FileNotFoundError:
         return [], 0
     except OSError as error:
-        raise StorageError(f"{path}: the trials could not be read ({error.strerror or error}); make it readable") from error
+        raise StorageError(
+            f"{path}: the trials could not be read ({error.strerror or error}); make it readable"
+        ) from error
     trials: list[dict[str, Any]] = []
     torn = 0
     for line in filter(None, text.split(b"\n")):

@@ -28,9 +28,13 @@ def _money(metrics: Mapping[str, Figures]) -> list[str]:
     elif passive is None:
         sentences.append(f"Returned {_percent(total)} after costs.")
     elif total > passive:
-        sentences.append(f"Beat buy-and-hold after costs: {_percent(total)} against {_percent(passive)}{_risk(own, held)}.")
+        sentences.append(
+            f"Beat buy-and-hold after costs: {_percent(total)} against {_percent(passive)}{_risk(own, held)}."
+        )
     else:
-        sentences.append(f"Did not beat buy-and-hold after costs: {_percent(total)} against {_percent(passive)}{_risk(own, held)}.")
+        sentences.append(
+            f"Did not beat buy-and-hold after costs: {_percent(total)} against {_percent(passive)}{_risk(own, held)}."
+        )
     sharpe, low, high = (own.get(key) for key in ("sharpe_ratio", "sharpe_low", "sharpe_high"))
     if sharpe is not None and low is not None and high is not None:
         interval = f"Sharpe {_number(sharpe)}, 95 % interval {_number(low)} to {_number(high)}"
@@ -56,7 +60,8 @@ def _forecast(scores: Figures) -> list[str]:
     figures = f"{own * 1e4:.2f} bps against {zero * 1e4:.2f}"
     if own < zero:
         margin = (1.0 - own / zero) * 100
-        return [f"The forecast's error is {margin:.2f} % below the zero forecast's ({figures}), which alone is no proof of skill."]
+        sentence = f"The forecast's error is {margin:.2f} % below the zero forecast's ({figures})"
+        return [f"{sentence}, which alone is no proof of skill."]
     return [f"The forecast's error is not below the zero forecast's ({figures})."]
 
 

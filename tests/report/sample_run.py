@@ -33,7 +33,9 @@ def sample_run(
     **manifest: Any,
 ) -> Run:
     """A run whose frames agree with one another; further keywords go into the manifest."""
-    times = times if times is not None else pd.bdate_range("2011-01-03", periods=bars, name="time", tz="UTC").shift(21, "h")
+    times = (
+        times if times is not None else pd.bdate_range("2011-01-03", periods=bars, name="time", tz="UTC").shift(21, "h")
+    )
     rng = np.random.default_rng(seed)
     market = rng.standard_t(4, len(times)) * 0.006
     prices = {s: _bars(times, market, rng) for s in symbols}
@@ -64,7 +66,12 @@ def sample_run(
         },
         config={
             "name": name,
-            "data": {"source": "sample:tech", "symbols": list(symbols), "timeframe": timeframe, "benchmark": "sample:sp500"},
+            "data": {
+                "source": "sample:tech",
+                "symbols": list(symbols),
+                "timeframe": timeframe,
+                "benchmark": "sample:sp500",
+            },
             "model": {"kind": "lstm", "horizon": 1},
             "strategy": {"kind": "strategies.forecast:Forecast", "params": {"cap": 0.25}},
             "broker": {"cash": CASH, "commission": {"bps": commission_bps}, "slippage_bps": SLIPPAGE_BPS},
@@ -75,9 +82,7 @@ def sample_run(
         equity=equity,
         **frames,
         forecasts=predicted,
-        bars=pd.concat(
-            [p.reset_index().assign(symbol=s) for s, p in prices.items()], ignore_index=True
-        ),
+        bars=pd.concat([p.reset_index().assign(symbol=s) for s, p in prices.items()], ignore_index=True),
     )
 
 

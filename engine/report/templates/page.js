@@ -7,7 +7,7 @@
   };
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = window.matchMedia("(max-width: 560px)");
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
   const chosen = {};
   const scales = {};
   const font = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
@@ -17,6 +17,7 @@
     copy.paper_bgcolor = copy.plot_bgcolor = "rgba(0,0,0,0)";
     copy.font = { family: font, size: 12, color: theme.quiet };
     copy.hoverlabel = { bgcolor: theme.panel, bordercolor: theme.rule, font: { color: theme.ink, family: font } };
+    copy.modebar = { bgcolor: "rgba(0,0,0,0)", color: theme.quiet, activecolor: theme.ink };
     if (narrow.matches) copy.margin = { ...copy.margin, l: 48, r: 6 };
     for (const key of Object.keys(copy).filter((k) => /^[xy]axis\d*$/.test(k))) {
       copy[key] = { gridcolor: theme.rule, zerolinecolor: theme.rule, linecolor: theme.rule, automargin: true, ...copy[key] };
