@@ -75,10 +75,10 @@ def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:
     """A calendar that covers the dates."""
     first, last = (dates.min().year, dates.max().year) if len(dates) else _USUAL_YEARS
     if first < _KNOWN_YEARS[0] or last > _KNOWN_YEARS[1]:
-        stranger = dates.min() if first < _KNOWN_YEARS[0] else dates.max()
+        far = dates.min() if first < _KNOWN_YEARS[0] else dates.max()
         raise DataError(
-            f"{stranger:%Y-%m-%d}: the exchange's calendar is known from {_KNOWN_YEARS[0]} to {_KNOWN_YEARS[1]}; "
-            "correct the date"
+            f"{far.year}-{far.month:02}-{far.day:02}: the exchange's calendar is known from {_KNOWN_YEARS[0]} to "
+            f"{_KNOWN_YEARS[1]}; correct the date"
         )
     return _built_calendar(min(first - first % 10, _USUAL_YEARS[0]), max(last - last % 10 + 9, _USUAL_YEARS[1]))
 

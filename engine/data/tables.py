@@ -94,7 +94,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> pd.DataFrame
         positions = _recognised(found, columns, path)
         table = file.read(columns=[found[position] for position in positions.values()])
     # Without pandas' own metadata a stored index is a column like any other.
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
     frame = frame[[found[position] for position in positions.values()]].set_axis(list(positions), axis="columns")
     frame.index += 1
     return frame
@@ -108,6 +108,8 @@ def _recognised(found: Sequence[str], columns: Mapping[str, str] | None, path: P
             raise ConfigError(f"data.columns.{name}: unknown column; expected one of {', '.join(_MAPPABLE)}")
         if theirs not in found:
             raise ConfigError(f"data.columns.{name}: {path.name} has no column {theirs!r}; it has {', '.join(found)}")
+        if found.count(theirs) > 1:
+            raise DataError(f"{path}: {found.count(theirs)} columns are called {theirs!r}; rename all but one")
         positions[name] = found.index(theirs)
     mapped = set(positions.values())
     known: dict[str, list[int]] = {}
@@ -140,6 +142,11 @@ def _recognised(found: Sequence[str], columns: Mapping[str, str] | None, path: P
         raise DataError(
             f"{path}: no column for the time; expected one of {', '.join(_TIME_NAMES)}, found {', '.join(found)}; "
             "name it in data.columns.time"
+        )
+    missing = [name for name in COLUMNS if name not in positions]
+    if missing:
+        raise DataError(
+            f"{path}: no column for {', '.join(missing)}; found {', '.join(found)}; add it, or name it in data.columns"
         )
     if "symbol" not in positions:
         take("symbol", [alias for alias in _SYMBOL_NAMES if alias in known][:1])

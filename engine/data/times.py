@@ -15,6 +15,8 @@ from engine.errors import ConfigError, DataError
 _DAY = pd.Timedelta(days=1)
 _OFFSET = r"[T ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
+_FAR = "the time {time} is beyond the years 1679 to 2260; correct it"
+
 
 def bar_ends(times: pd.Series, data: DataConfig, *, where: str) -> pd.DatetimeIndex:
     """The UTC bar end of each of a file's times, in the file's order.
@@ -74,17 +76,24 @@ def _parsed(times: pd.Series, where: str) -> pd.DatetimeIndex:
     if pd.api.types.is_datetime64_any_dtype(times.dtype):
         moments = pd.DatetimeIndex(times)
         _refuse(np.asarray(moments.isna()), times, where, "the time is missing; add it")
+        _refuse(_far(moments), times, where, _FAR)
         return moments if moments.tz is None else moments.tz_convert("UTC")
     text = times.astype(str).str.strip()
     missing = times.isna() | text.str.lower().isin(["", "nan", "nat", "none", "null"])
     _refuse(missing.to_numpy(), times, where, "the time is missing; add it")
     offset = text.str.contains(_OFFSET).to_numpy(dtype=bool)
     if offset.any():
-        _refuse(~offset, times, where, "the time {time!r} has no zone, unlike others of the file; give all an offset")
+        _refuse(~offset, times, where, "the time '{time}' has no zone, unlike others of the file; give all an offset")
     moments = pd.DatetimeIndex(pd.to_datetime(text, format="ISO8601", utc=bool(offset.any()), errors="coerce"))
-    unread = "the time {time!r} cannot be read; write it as 2024-01-31 or 2024-01-31T09:35:00-05:00"
+    unread = "the time '{time}' cannot be read; write it as 2024-01-31 or 2024-01-31T09:35:00-05:00"
     _refuse(np.asarray(moments.isna()), times, where, unread)
+    _refuse(_far(moments), times, where, _FAR)
     return moments
+
+
+def _far(moments: pd.DatetimeIndex) -> np.ndarray:
+    """Where a time is beyond the reach of nanoseconds, with a year to spare for zones and weeks."""
+    return np.asarray((moments.year < 1679) | (moments.year > 2260))
 
 
 def _dates(parsed: pd.DatetimeIndex, zone: ZoneInfo) -> pd.DatetimeIndex | None:

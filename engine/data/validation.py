@@ -61,7 +61,7 @@ def validated(
     for name in COLUMNS:
         values[name] = _numbers(frame[name])
         is_text = np.isnan(values[name]) & frame[name].notna().to_numpy()
-        complain(is_text, f"the {name} is not a number, found {{{name}!r}}")
+        complain(is_text, f"the {name} is not a number, found '{{{name}}}'")
         complain(np.isnan(values[name]), f"the {name} is missing")
         complain(np.isinf(values[name]), f"the {name} is infinite")
     for name in PRICES:

@@ -182,7 +182,9 @@ def test_columns_are_mapped(tmp_path: Path):
     assert read(path, columns=columns).frames["ACME"].iloc[0].tolist() == [10.0, 12.0, 9.0, 11.0, 100.0]
     with pytest.raises(DataError, match=r"no column for the time; .* name it in data.columns.time"):
         read(path)
-    with pytest.raises(DataError, match=r"no column for open, .*, volume; found close"):
+    with pytest.raises(
+        DataError, match=r"no column for open, .*, volume; found Tag, Eröffnung, .*; add it, or name it in data.columns"
+    ):
         read(path, columns={"date": "Tag", "close": "Schluss"})
 
 
@@ -304,6 +306,12 @@ def test_local_times_that_are_skipped_or_repeated_are_an_error(tmp_path: Path, t
 @pytest.mark.parametrize("time", ["03/04/2024", "yesterday", "1709596800", "2024-02-30", "99999-01-01"])
 def test_times_that_are_not_iso_are_an_error(tmp_path: Path, time: str):
     with pytest.raises(DataError, match=rf"row 3: the time '{time}' cannot be read; write it as 2024-01-31"):
+        read(written(tmp_path, [DAYS[0], time]))
+
+
+@pytest.mark.parametrize("time", ["-2024-03-05", "1492-10-12", "9000-01-03"])
+def test_times_beyond_the_reach_of_nanoseconds_are_an_error(tmp_path: Path, time: str):
+    with pytest.raises(DataError, match=rf"row 3: the time {time} is beyond the years 1679 to 2260"):
         read(written(tmp_path, [DAYS[0], time]))
 
 
