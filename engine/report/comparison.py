@@ -17,7 +17,7 @@ from engine.report.run import Run, plain
 
 RESAMPLES = 1_000
 SEED = 7
-MINIMUM_COMMON_SESSIONS = 20
+MINIMUM_COMMON_SESSIONS = 30
 
 # What trading costs; the rest of the broker section is about the account.
 _COST_KEYS = ("commission", "slippage_bps", "borrow_rate_pct", "margin_rate_pct")
@@ -146,9 +146,7 @@ def _bootstrap(paired: NDArray[np.float64], scale: float) -> tuple[NDArray[np.fl
     block = max(1, round(float(optimal_block_length(gap)["stationary"].iloc[0])))
     samples = StationaryBootstrap(block, paired, seed=np.random.default_rng(SEED))
     draws = samples.apply(lambda rows: _statistics(rows, scale), RESAMPLES)
-    draws = draws[np.isfinite(draws).all(axis=1)]
-    if not len(draws):
-        return np.full(2, np.nan), np.full(2, np.nan)
+    # A statistic that any resample leaves undefined (a run that hardly moved) gets no interval: the NaN says so.
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return low, high
 

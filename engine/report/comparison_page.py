@@ -56,18 +56,17 @@ def headline(comparison: Comparison) -> list[str]:
             if winners
             else "No run beat buy-and-hold after costs."
         )
-    clear = [
-        label
-        for label, gap in zip(comparison.labels, comparison.differences, strict=True)
-        if gap is not None and gap.sharpe_ratio is not None and not gap.sharpe_ratio.low <= 0.0 <= gap.sharpe_ratio.high
-    ]
     baseline = comparison.labels[comparison.baseline]
-    if count > 1:
-        sentences.append(
-            f"Sharpe ratio different from that of {baseline} beyond its 95 % interval: {', '.join(clear)}."
-            if clear
-            else f"No run's Sharpe ratio differs from that of {baseline} by more than chance explains."
-        )
+    alike = [
+        (label, gap.sharpe_ratio)
+        for label, gap, unlike in zip(comparison.labels, comparison.differences, comparison.unlike, strict=True)
+        if not unlike and gap is not None and gap.sharpe_ratio is not None
+    ]
+    clear = [label for label, interval in alike if not interval.low <= 0.0 <= interval.high]
+    if clear:
+        sentences.append(f"By more than chance explains, another Sharpe ratio than {baseline}: {', '.join(clear)}.")
+    elif alike:
+        sentences.append(f"Chance explains every difference in Sharpe ratio to {baseline}.")
     return sentences
 
 
@@ -187,9 +186,9 @@ def _difference_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _interval(interval: Interval | None) -> dict[str, Any]:
     if interval is None:
-        return {"text": NOTHING, "range": "too few common sessions, or no variation", "clear": False}
+        return {"text": NOTHING, "range": "too few common sessions, or no variation", "beyond_chance": False}
     value, low, high = (f"{v:+.2f}".replace("-", "−") for v in (interval.value, interval.low, interval.high))
-    return {"text": value, "range": f"{low} to {high}", "clear": not interval.low <= 0.0 <= interval.high}
+    return {"text": value, "range": f"{low} to {high}", "beyond_chance": not interval.low <= 0.0 <= interval.high}
 
 
 def _shown(value: Any) -> str:

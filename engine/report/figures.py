@@ -72,7 +72,13 @@ def equity_figure(equity: pd.DataFrame, *, intraday: bool) -> Figure:
             "xaxis": {"type": "date", "anchor": "y3"},
             "yaxis": {"domain": [0.45, 1.0], "title": {"text": "Equity"}, "tickformat": ",.3~s"},
             "yaxis2": {"domain": [0.18, 0.40], "title": {"text": "Drawdown"}, "ticksuffix": " %"},
-            "yaxis3": {"domain": [0.0, 0.13], "title": {"text": "Exposure"}, "ticksuffix": " %", "rangemode": "tozero"},
+            "yaxis3": {
+                "domain": [0.0, 0.13],
+                "title": {"text": "Exposure"},
+                "ticksuffix": " %",
+                "rangemode": "tozero",
+                "nticks": 4,
+            },
         },
         "notes": thinning_notes(len(equity), len(rows)),
     }

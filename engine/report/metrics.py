@@ -115,8 +115,8 @@ def performance(equity: pd.Series, *, periods_per_year: float = SESSIONS_PER_YEA
 def relative(equity: pd.Series, benchmark: pd.Series, *, periods_per_year: float = SESSIONS_PER_YEAR) -> Figures:
     """The curve against a benchmark, on the sessions both have.
 
-    With n periods a year: beta = cov(r, b) / var(b); alpha = (mean r - beta mean b) n; tracking error = sd(r - b) sqrt(n);
-    information ratio = mean(r - b) / sd(r - b) sqrt(n).
+    With n periods a year: beta = cov(r, b) / var(b); alpha = (mean r - beta mean b) n; tracking error =
+    sd(r - b) sqrt(n); information ratio = mean(r - b) / sd(r - b) sqrt(n).
     """
     # Bars that one of them lacks go first, so that both returns of a row span the same time.
     common = pd.DataFrame({"own": equity, "other": benchmark}).dropna()

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from engine.report import figures
-from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, Metric, baseline_key, best, metric
+from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, baseline_key, best, metric
 from engine.report.metrics import Figures, drawdown_episodes
 from engine.report.page import Charts, render
 from engine.report.run import Run, plain
@@ -48,7 +48,6 @@ def render_report(run: Run) -> str:
         statuses=_statuses(run.orders),
         symbols_left_out=max(0, len(_symbols(run)) - SYMBOLS_DRAWN),
         symbols_drawn=SYMBOLS_DRAWN,
-        columns=list(_columns(run).values()),
         sections=_sections(run),
         provenance=_provenance(run.manifest),
         config=yaml.safe_dump(plain(run.config), sort_keys=False, allow_unicode=True),
@@ -172,6 +171,8 @@ def _cards(run: Run) -> list[dict[str, Any]]:
 
 def _drawdown_rows(run: Run) -> list[dict[str, str]]:
     intraday = is_intraday(run)
+    episodes = drawdown_episodes(run.equity["equity"])
+    seen = episodes[episodes["depth_pct"] <= -0.005].head(DRAWDOWNS_LISTED)
     return [
         {
             "depth": METRICS["max_drawdown_pct"].text(row.depth_pct),
@@ -180,7 +181,7 @@ def _drawdown_rows(run: Run) -> list[dict[str, str]]:
             "recovery": moment(row.recovery, intraday=intraday) or "not yet",
             "days": METRICS["max_drawdown_duration_days"].text(row.days),
         }
-        for row in _tuples(drawdown_episodes(run.equity["equity"]).head(DRAWDOWNS_LISTED))
+        for row in _tuples(seen)
     ]
 
 
@@ -253,18 +254,27 @@ def _statuses(orders: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _sections(run: Run) -> list[dict[str, Any]]:
-    columns = list(_columns(run))
+    """The metrics by section, each section with the columns that know any of them."""
     sections = []
     for title, listed in SECTIONS.items():
-        rows = [_metric_row(row, run, columns) for row in listed]
-        sections.append({"title": title, "rows": [row for row in rows if row["known"]]})
-    return [section for section in sections if section["rows"]]
-
-
-def _metric_row(shown: Metric, run: Run, columns: list[str]) -> dict[str, Any]:
-    known = any(shown.key in run.metrics[column] for column in columns)
-    cells = [shown.text(run.metrics[c][shown.key]) if shown.key in run.metrics[c] else "" for c in columns]
-    return {"label": shown.label, "cells": cells, "known": known}
+        columns = {
+            key: label
+            for key, label in _columns(run).items()
+            if any(run.metrics[key].get(shown.key) is not None for shown in listed)
+        }
+        known = [shown for shown in listed if any(shown.key in run.metrics[key] for key in columns)]
+        rows = [
+            {
+                "label": shown.label,
+                "cells": [
+                    shown.text(run.metrics[k][shown.key]) if shown.key in run.metrics[k] else "" for k in columns
+                ],
+            }
+            for shown in known
+        ]
+        if rows:
+            sections.append({"title": title, "columns": list(columns.values()), "rows": rows})
+    return sections
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -39,7 +39,7 @@ def _money(metrics: Mapping[str, Figures]) -> list[str]:
     if sharpe is not None and low is not None and high is not None:
         interval = f"Sharpe {_number(sharpe)}, 95 % interval {_number(low)} to {_number(high)}"
         if low <= 0.0 <= high:
-            sentences.append(f"{interval}, which includes zero: the result cannot be told from luck.")
+            sentences.append(f"{interval}, which includes zero: the result cannot be told from chance.")
         else:
             sentences.append(f"{interval}, which excludes zero if this was the only strategy tried.")
     return sentences

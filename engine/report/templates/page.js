@@ -7,7 +7,15 @@
   };
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = window.matchMedia("(max-width: 560px)");
-  const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  const config = {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: "hover",
+    // plotly.js would otherwise offer to upload the chart to a server of its makers.
+    showSendToCloud: false,
+    plotlyServerURL: "",
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+  };
   const chosen = {};
   const scales = {};
   const font = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
@@ -21,6 +29,7 @@
     if (narrow.matches) copy.margin = { ...copy.margin, l: 48, r: 6 };
     for (const key of Object.keys(copy).filter((k) => /^[xy]axis\d*$/.test(k))) {
       copy[key] = { gridcolor: theme.rule, zerolinecolor: theme.rule, linecolor: theme.rule, automargin: true, ...copy[key] };
+      if (copy[key].title) copy[key].title.standoff = 14;
       if (key.startsWith("x")) copy[key].showgrid = false;
       if (narrow.matches && copy[key].title && key.startsWith("y")) delete copy[key].title;
     }
