@@ -98,6 +98,8 @@ class Venue:
             price = order.limit_price if name == "limit" else order.stop_price
             if needed and not (math.isfinite(price) and price > 0.0):
                 return f"a {order.type} order needs a positive {name} price, found {price}"
+            if not needed and not math.isnan(price):
+                return f"a {order.type} order takes no {name} price, found {price}"
         return self._invalid_leg(order, order.parent) if order.parent is not None else ""
 
     def _invalid_leg(self, order: Order, parent: Order) -> str:
@@ -157,6 +159,10 @@ class Venue:
         else:
             reference = order.stop_price if order.type == "stop" else last
             price = matching.paid_price(reference, order.side, math.nan, self.costs.slippage_bps)
+        return self._charge(quantity, price)
+
+    def _charge(self, quantity: float, price: float) -> float:
+        """Free cash or buying power that opening ``quantity`` at ``price`` takes."""
         return quantity * price + self._leverage * self.costs.commission(quantity, price)
 
     @property
@@ -216,11 +222,12 @@ class Venue:
 
     def _match_at_open(self, step: _Step) -> None:
         for order in self._live(step):
-            if order.alive:
-                self._match_at(order, step.bars[order.symbol].open, step)
+            self._match_at(order, step.bars[order.symbol].open, step)
 
     def _match_at(self, order: Order, price_now: float, step: _Step) -> None:
         """Match at a moment whose price is known, with the legs that this wakes: the open, or a fill inside the bar."""
+        if not order.alive:
+            return  # an order before it, of its group or on its position, has ended it
         price = matching.price_at_open(
             matching.TYPE_CODES[order.type],
             order.side,
@@ -329,12 +336,15 @@ class Venue:
             marks = {**opens, order.symbol: price}
             free = MARGIN_MULTIPLIER * self.ledger.equity(marks) - self.ledger.gross(marks)
         shortfall = f"the account could not pay for more at {price:.4f} a share"
-        if wanted * price + self._leverage * self.costs.commission(wanted, price) <= free:
+        if self._charge(wanted, price) <= free:
             return wanted, ""
         unit = price + self._leverage * (price * self.costs.commission_bps * BPS + self.costs.commission_per_share)
         budget = min(free / unit, (free - self._leverage * self.costs.commission_minimum) / price)
-        # One part in 10^12 less, so that rounding cannot take the last cent twice.
-        return max(0.0, rounded_down(budget * (1.0 - 1e-12), self.fractional)), shortfall
+        # The division may be wrong in its last bit, either way: aim over it, then step down if that was too much.
+        quantity = rounded_down(budget * (1.0 + 1e-12), self.fractional)
+        if self._charge(quantity, price) > free:
+            quantity = rounded_down(quantity * (1.0 - 1e-12), self.fractional)
+        return max(0.0, quantity), shortfall
 
     def _end(self, order: Order, status: OrderStatus, reason: str) -> list[Event]:
         order.status, order.reason = status, reason
