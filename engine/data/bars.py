@@ -49,7 +49,7 @@ class Bars:
         sha = hashlib.sha256(f"{self.timeframe}|{self.adjustment}|{self.close_only}".encode())
         for symbol, frame in self.frames.items():
             sha.update(f"|{symbol}|{len(frame)}|".encode())
-            sha.update(frame.index.to_numpy().astype("datetime64[ns]").astype("<i8").tobytes())
+            sha.update(pd.DatetimeIndex(frame.index).as_unit("ns").asi8.astype("<i8").tobytes())
             sha.update(np.ascontiguousarray(frame[list(COLUMNS)].to_numpy(dtype="<f8")).tobytes())
         return sha.hexdigest()
 

@@ -279,7 +279,7 @@ class SimulatedBroker(bt.BrokerBase):
 
 
 def _snapshot(shown: Any) -> Any:
-    """What ``order.clone()`` gives, without the generic machinery of ``copy``, which took half of the time of a fill."""
+    """What ``order.clone()`` gives, without ``copy``'s generic machinery, which took half of the time of a fill."""
     executed = shown.executed
     executed.markpending()
     copies = [object.__new__(type(executed)), object.__new__(type(shown))]

@@ -8,6 +8,7 @@ loop, with the same results and at its speed.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DataError
 from engine.simulation.lines import guarded
 
 PROGRESS_STEPS = 1000
@@ -69,6 +70,7 @@ class Engine(bt.Cerebro):
             super()._runonce(runstrats)
             return
         strategy = runstrats[0]
+        self._check_lengths(strategy)
         strategy._once()
         strategy.reset()
         self._loop(strategy)
@@ -92,6 +94,17 @@ class Engine(bt.Cerebro):
                 return f"{type(indicator).__name__} does not follow one feed"
         return ""
 
+    def _check_lengths(self, strategy: Any) -> None:
+        """backtrader writes past the end of a feed that is shorter than an indicator's memory."""
+        for indicator in strategy._lineiterators[_INDICATORS]:
+            position = clock_position(indicator, self.datas)
+            data = self.datas[position or 0]
+            if indicator._minperiod > data.buflen():
+                raise DataError(
+                    f"{data._name}: {type(indicator).__name__} needs {indicator._minperiod} bars, "
+                    f"and there are {data.buflen()}; give it a longer history or a shorter memory"
+                )
+
     def _loop(self, strategy: Any) -> None:
         datas = self.datas
         followers: list[list[Any]] = [[data] for data in datas]
@@ -108,7 +121,14 @@ class Engine(bt.Cerebro):
                 guards.enter_context(guarded(group, cell))
             for data in datas:
                 data._tick_nullify()
-            self._walk(strategy, cells, clock, advancing)
+            # Orders and their snapshots are kept to the end: looking for garbage among them only takes time.
+            collecting = gc.isenabled()
+            gc.disable()
+            try:
+                self._walk(strategy, cells, clock, advancing)
+            finally:
+                if collecting:
+                    gc.enable()
 
     def _walk(self, strategy: Any, cells: list[list[int]], clock: list[float], advancing: Iterable[Positions]) -> None:
         """One step at each distinct time: move, match, tell, decide, in the order of backtrader's own loop."""
@@ -165,6 +185,8 @@ def _times(data: Any) -> NDArray[np.float64]:
 
 def steps(times: list[NDArray[np.float64]]) -> tuple[list[float], Iterable[Positions]]:
     """The distinct times of several feeds in order, and at each the positions of the feeds that have a bar."""
+    if len(times) == 1:
+        return times[0].tolist(), [(0,)] * len(times[0])
     clock = np.unique(np.concatenate(times))
     present = np.stack([np.isin(clock, own, assume_unique=True) for own in times], axis=1)
     # Few distinct rows: each is turned into a tuple once.

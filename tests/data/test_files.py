@@ -107,7 +107,6 @@ def test_a_relative_path_is_relative_to_the_run_files_folder(tmp_path: Path):
     assert len(load_files(data, tmp_path).frames["ACME"]) == 6
 
 
-@pytest.mark.filterwarnings("ignore:no explicit representation of timezones:UserWarning")
 def test_the_layout_does_not_enter_the_content_hash(tmp_path: Path, sample: Bars):
     symbol = sample.symbols[0]
     save_csv(sample.frames[symbol].reset_index(), tmp_path / symbol)

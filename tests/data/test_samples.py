@@ -12,7 +12,6 @@ from engine.data.validation import validated
 from engine.errors import DataError
 
 # numpy has no time zones and says so when the content hash strips them.
-pytestmark = pytest.mark.filterwarnings("ignore:no explicit representation of timezones:UserWarning")
 
 HALF_DAY = pd.Timestamp("2023-11-24")
 PINNED_FIRST = [119.52, 119.54, 119.5, 119.54, 65305.0]

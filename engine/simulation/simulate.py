@@ -1,0 +1,150 @@
+"""Run a strategy over bars: history, decisions, orders, fills, equity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from engine.config import BrokerConfig, RiskConfig
+from engine.data.bars import Bars
+from engine.errors import DataError, NextbarError, StrategyError
+from engine.simulation.broker import SimulatedBroker
+from engine.simulation.clock import to_days, to_nanoseconds
+from engine.simulation.feed import ArrayFeed
+from engine.simulation.loop import Engine
+from engine.trading.ledger import Ledger
+from engine.trading.orders import Order
+from engine.trading.trades import Trade, round_trips
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """What came of a run.
+
+    Attributes:
+        orders: every order in the sequence in which the strategy gave it.
+        ledger: the account at the end, with all fills.
+        trades: round trips, the open ones last and marked at the last close.
+        equity: index ``time`` (bar ends of the decided span, UTC); columns equity, cash (account currency) and
+            gross_exposure (fraction of equity).
+        halted: why a risk limit stopped trading, or empty.
+    """
+
+    orders: list[Order]
+    ledger: Ledger
+    trades: list[Trade]
+    equity: pd.DataFrame
+    halted: str
+
+
+def simulate(
+    bars: Bars,
+    strategy: type[bt.Strategy],
+    arguments: Mapping[str, Any],
+    *,
+    broker: BrokerConfig,
+    risk: RiskConfig,
+    start: pd.Timestamp | None = None,
+    session_ends: Callable[[int], bool] = lambda time: True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Simulation:
+    """Run a backtrader strategy over bars with our broker and bar loop.
+
+    Args:
+        start: end of the first decision bar; earlier bars are history for indicators only.
+        session_ends: says of a bar end (UTC ns) whether its session ends with it.
+        on_progress: called now and then with (steps done, steps in all).
+
+    Raises:
+        DataError: a symbol without bars, or with fewer than an indicator needs.
+        StrategyError: the strategy raised; names the bar.
+    """
+    times = _decision_times(bars, start)
+    engine = Engine(
+        start=None if start is None else float(to_days(pd.DatetimeIndex([start]))[0]), on_progress=on_progress
+    )
+    venue_broker = SimulatedBroker(broker=broker, risk=risk, session_ends=session_ends)
+    engine.setbroker(venue_broker)
+    for symbol, frame in bars.frames.items():
+        engine.adddata(ArrayFeed(dataname=frame, name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
+    engine.addstrategy(strategy, **arguments)
+    try:
+        engine.run()
+    except NextbarError as error:
+        if isinstance(error, StrategyError):
+            raise type(error)(f"{strategy.__name__} at {_bar(engine)}: {error}") from error
+        raise
+    except Exception as error:
+        raise StrategyError(f"{strategy.__name__} raised {type(error).__name__} at {_bar(engine)}: {error}") from error
+    venue = venue_broker.venue
+    closes = {symbol: frame["close"] for symbol, frame in bars.frames.items()}
+    return Simulation(
+        orders=venue_broker.submitted,
+        ledger=venue.ledger,
+        trades=round_trips(
+            venue.ledger.fills,
+            last_prices={symbol: float(close.iloc[-1]) for symbol, close in closes.items()},
+            last_time=int(times.asi8[-1]),
+        ),
+        equity=equity_curve(times, closes, venue.ledger, broker.cash),
+        halted=venue_broker.gate.halted,
+    )
+
+
+def _decision_times(bars: Bars, start: pd.Timestamp | None) -> pd.DatetimeIndex:
+    for symbol, frame in bars.frames.items():
+        if frame.empty:
+            raise DataError(f"{symbol}: there are no bars in the period of this run; choose another span or symbol")
+    times = pd.DatetimeIndex(
+        np.unique(np.concatenate([pd.DatetimeIndex(f.index).as_unit("ns").asi8 for f in bars.frames.values()]))
+    )
+    times = times.tz_localize("UTC").rename("time")
+    times = times if start is None else times[times >= start]
+    if times.empty:
+        raise DataError(f"no symbol has a bar at or after {start}; choose another span")
+    return times
+
+
+def _bar(engine: Engine) -> str:
+    if not engine.time:
+        return "the start, before the first bar"
+    return f"bar {engine.steps + 1} ({pd.Timestamp(to_nanoseconds(engine.time), tz='UTC'):%Y-%m-%d %H:%M} UTC)"
+
+
+def equity_curve(
+    times: pd.DatetimeIndex, closes: Mapping[str, pd.Series], ledger: Ledger, starting_cash: float
+) -> pd.DataFrame:
+    """Equity, cash and gross exposure at each bar end, from the fills and the closes.
+
+    Positions are added to cash in symbol order, as the ledger does it, so that both give the same bits. A symbol
+    without a bar is valued at its last close.
+    """
+    cash = _steps(times, ledger.cash_history, starting_cash)
+    equity, gross = cash.copy(), np.zeros(len(times))
+    for symbol in sorted(closes):
+        history, quantity = [], 0.0
+        for fill in ledger.fills:
+            if fill.symbol == symbol:
+                quantity = round(quantity + fill.signed_quantity, 9)
+                history.append((fill.time, quantity))
+        if history:
+            held = _steps(times, history, 0.0)
+            price = closes[symbol].reindex(times, method="ffill").to_numpy(dtype=np.float64)
+            value = np.where(held == 0.0, 0.0, held * np.nan_to_num(price))
+            equity += value
+            gross += np.abs(value)
+    exposure = np.divide(gross, equity, out=np.zeros(len(times)), where=equity > 0.0)
+    return pd.DataFrame({"equity": equity, "cash": cash, "gross_exposure": exposure}, index=times)
+
+
+def _steps(times: pd.DatetimeIndex, history: list[tuple[int, float]], before: float) -> NDArray[np.float64]:
+    """The last value at or before each time."""
+    at = np.array([time for time, _ in history], dtype=np.int64)
+    values = np.array([before, *(value for _, value in history)])
+    return values[np.searchsorted(at, times.as_unit("ns").asi8, side="right")]
