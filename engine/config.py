@@ -268,7 +268,9 @@ class _RunFileLoader(yaml.SafeLoader):
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+            if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -288,7 +290,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: the run file could not be read ({error})") from error
     values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a run file is a mapping of sections, found {type(values).__name__}")
+        found = "an empty file" if values is None else f"a {type(values).__name__}"
+        raise ConfigError(
+            f"{path}: a run file is a mapping of sections, found {found}; configs/ holds runnable examples"
+        )
     for override in overrides:
         _apply_override(values, override)
     if "folder" in values:
