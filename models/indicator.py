@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
 
+from engine.errors import ConfigError
 from models.features import Columns, Floats
 from models.forecaster import Forecaster
 
-_PRICES = ("open", "high", "low", "close", "volume")
+_LINES = ("datetime", "open", "high", "low", "close", "volume")
 _EPOCH_DAY = 719_163  # 1970-01-01 in backtrader's days, which count from 0001-01-01 as day 1
 _MILLISECONDS_A_DAY = 86_400_000
 
@@ -37,28 +38,45 @@ class ForecastIndicator(bt.Indicator):
     lines: Any = ("forecast", "lower", "upper")
     params = (("bundle", None),)
 
-    def __init__(self) -> None:
-        given = self.p.bundle
-        self.forecaster = given if isinstance(given, Forecaster) else _forecaster(Path(given))
-        self.addminperiod(self.forecaster.memory)
+    forecaster: Forecaster
+    _last_bar: tuple[float, ...]  # what the last forecast was made at
+
+    if TYPE_CHECKING:  # backtrader's metaclass takes the datas and params out of the call before __init__ sees it
+
+        def __init__(self, *data: Any, bundle: str | Path | Forecaster) -> None: ...
+
+    else:
+
+        def __init__(self) -> None:
+            given = self.p.bundle
+            self.forecaster = given if isinstance(given, Forecaster) else _forecaster(given)
+            self.addminperiod(self.forecaster.memory)
+            self._last_bar = ()
 
     def next(self) -> None:
         """Forecast from the last ``memory`` bars."""
+        # Another data's bar calls this too, even after this data has ended and a saving buffer has lost a bar.
+        bar = (len(self), *(line[0] for line in self._inputs()))
+        if bar == self._last_bar:
+            return
         memory = self.forecaster.memory
-        lines = [self.data.lines.datetime, *(getattr(self.data.lines, name) for name in _PRICES)]
-        columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
+        columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in self._inputs()))
         self.lines.forecast[0], self.lines.lower[0], self.lines.upper[0] = self.forecaster.latest(columns)
+        self._last_bar = bar
 
     def once(self, start: int, end: int) -> None:
         """Forecast bars start to end at once; each from its own last ``memory`` bars."""
         first = start - self.forecaster.memory + 1
-        lines = [self.data.lines.datetime, *(getattr(self.data.lines, name) for name in _PRICES)]
-        columns = _columns(*(np.array(line.array[first:end], dtype=np.float64) for line in lines))
+        columns = _columns(*(np.array(line.array[first:end], dtype=np.float64) for line in self._inputs()))
         forecasts = self.forecaster.forecast(columns)[self.forecaster.memory - 1 :]
         for line, values in zip((self.lines.forecast, self.lines.lower, self.lines.upper), forecasts.T, strict=True):
             # A series shorter than the memory has no bar to fill.
             for position, value in enumerate(values.tolist(), start):
                 line.array[position] = value
+
+    def _inputs(self) -> list[Any]:
+        """The data's lines in the order of Columns: datetime, then prices and volume."""
+        return [getattr(self.data.lines, name) for name in _LINES]
 
 
 def _columns(days: Floats, *prices: Floats) -> Columns:
@@ -67,9 +85,11 @@ def _columns(days: Floats, *prices: Floats) -> Columns:
     return Columns(milliseconds * 1_000_000, *prices)
 
 
-def _forecaster(path: Path) -> Forecaster:
+def _forecaster(given: object) -> Forecaster:
     """The forecaster of a folder, loaded once for as long as the folder holds the same bundle."""
-    resolved = path.resolve()
+    if not isinstance(given, str | Path):
+        raise ConfigError(f"ForecastIndicator: bundle: expected a bundle's folder or a Forecaster, found {given!r}")
+    resolved = Path(given).resolve()
     try:
         changed = (resolved / "bundle.json").stat().st_mtime_ns
     except OSError:
