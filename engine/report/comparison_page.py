@@ -11,7 +11,17 @@ import pandas as pd
 
 from engine.report.catalogue import METRICS, NOTHING
 from engine.report.comparison import RESAMPLES, Comparison, Interval
-from engine.report.figures import BENCHMARK, RUNS, Figure, escaped, line_trace, page_layout, thinning_notes, time_labels
+from engine.report.figures import (
+    BENCHMARK,
+    RUNS,
+    Figure,
+    escaped,
+    line_trace,
+    page_layout,
+    thinning_notes,
+    time_axis,
+    time_labels,
+)
 from engine.report.metrics import drawdowns, periods_per_year, session_end, session_returns
 from engine.report.page import render
 from engine.report.run import Run
@@ -75,6 +85,7 @@ def curves_figure(comparison: Comparison, runs: Sequence[Run]) -> Figure:
     data: list[Figure] = []
     notes: list[str] = []
     intraday = any(is_intraday(run) for run in runs)
+    times = pd.concat([run.equity.index.to_series() for run in runs])
     curves = [
         (label, run.equity["equity"], colour(i), "solid")
         for i, (label, run) in enumerate(zip(comparison.labels, runs, strict=True))
@@ -96,7 +107,7 @@ def curves_figure(comparison: Comparison, runs: Sequence[Run]) -> Figure:
         data.append(fall | {"yaxis": "y2", "legendgroup": name, "showlegend": False, "hovertemplate": "%{y:.2f} %"})
         notes = notes or thinning_notes(len(curve), len(rows))
     layout = page_layout(height=560) | {
-        "xaxis": {"type": "date", "anchor": "y2"},
+        "xaxis": {**time_axis(times, intraday=intraday), "anchor": "y2"},
         "yaxis": {"domain": [0.36, 1.0], "title": {"text": "Equity, start = 100"}},
         "yaxis2": {"domain": [0.0, 0.30], "title": {"text": "Drawdown"}, "ticksuffix": " %"},
     }

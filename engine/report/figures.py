@@ -69,7 +69,7 @@ def equity_figure(equity: pd.DataFrame, *, intraday: bool) -> Figure:
         "data": data,
         "layout": {
             **page_layout(height=620),
-            "xaxis": {"type": "date", "anchor": "y3"},
+            "xaxis": {**time_axis(equity.index, intraday=intraday), "anchor": "y3"},
             "yaxis": {"domain": [0.45, 1.0], "title": {"text": "Equity"}, "tickformat": ",.3~s"},
             "yaxis2": {"domain": [0.18, 0.40], "title": {"text": "Drawdown"}, "ticksuffix": " %"},
             "yaxis3": {
@@ -102,7 +102,7 @@ def yearly_figure(equity: pd.DataFrame) -> Figure:
         "xaxis": {"type": "category"},
         "yaxis": {"ticksuffix": " %"},
     }
-    return {"data": data, "layout": layout, "notes": []}
+    return {"data": data, "layout": layout, "notes": ["The outermost bars hold what lies beyond them."]}
 
 
 def distribution_figure(equity: pd.DataFrame) -> Figure:
@@ -124,10 +124,10 @@ def distribution_figure(equity: pd.DataFrame) -> Figure:
     layout = page_layout(height=300) | {
         "barmode": "overlay",
         "bargap": 0.05,
-        "xaxis": {"ticksuffix": " %", "title": {"text": "Session return (the outermost bars hold what lies beyond)"}},
+        "xaxis": {"ticksuffix": " %", "title": {"text": "Session return"}},
         "yaxis": {"ticksuffix": " %"},
     }
-    return {"data": data, "layout": layout, "notes": []}
+    return {"data": data, "layout": layout, "notes": ["The outermost bars hold what lies beyond them."]}
 
 
 def candles_figure(bars: pd.DataFrame, trades: pd.DataFrame, *, intraday: bool) -> Figure:
@@ -145,20 +145,21 @@ def candles_figure(bars: pd.DataFrame, trades: pd.DataFrame, *, intraday: bool) 
         "showlegend": False,
     }
     data = [candle, *_trade_lines(trades, intraday=intraday), *_trade_markers(trades, intraday=intraday)]
-    xaxis: Figure = {
-        "type": "date",
-        "rangeslider": {"visible": False},
-        "rangebreaks": _closed_hours(bars["time"], intraday=intraday),
-    }
+    breaks = _closed_hours(bars["time"], intraday=intraday)
+    xaxis: Figure = {"type": "date", "rangeslider": {"visible": False}, "rangebreaks": breaks}
+    yaxis: Figure = {"title": {"text": "Price"}}
     notes = []
     if size > 1:
         notes.append(f"{len(bars):,} bars are more than {MAXIMUM_POINTS:,}: each candle joins {size} of them.")
     if len(shown) > _ALL_BARS_SHOWN:
+        first = shown.tail(_BARS_SHOWN_FIRST)
+        margin = 0.05 * float(first["high"].max() - first["low"].min())
         xaxis["range"] = [x[-_BARS_SHOWN_FIRST], x[-1]]
+        yaxis["range"] = _values([first["low"].min() - margin, first["high"].max() + margin])
         notes.append(
             f"Opens on the last {_BARS_SHOWN_FIRST} candles; drag the axis or double-click the chart to see the others."
         )
-    layout = page_layout(height=460) | {"hovermode": "closest", "xaxis": xaxis, "yaxis": {"title": {"text": "Price"}}}
+    layout = page_layout(height=460) | {"hovermode": "closest", "xaxis": xaxis, "yaxis": yaxis}
     return {"data": data, "layout": layout, "notes": notes}
 
 
@@ -184,7 +185,7 @@ def trade_returns_figure(trades: pd.DataFrame, *, intraday: bool) -> Figure:
         data.append(point | {"marker": marker, "hovertemplate": "%{text} %{y:.2f} %<extra></extra>"})
     layout = page_layout(height=300) | {
         "hovermode": "closest",
-        "xaxis": {"type": "date"},
+        "xaxis": time_axis(closed["exit_time"], intraday=intraday),
         "yaxis": {"ticksuffix": " %"},
     }
     return {"data": data, "layout": layout, "notes": thinning_notes(len(closed), len(rows))}
@@ -211,15 +212,16 @@ def forecast_figure(forecasts: pd.DataFrame, *, intraday: bool) -> Figure:
     for trace in data:
         trace["hovertemplate"] = "%{y:.3f} %"
     known = forecasts.dropna(subset=["realised", "forecast"])
+    known = known[known["realised"] != 0.0]
     right = (np.sign(known["forecast"]) == np.sign(known["realised"])).astype(float)
     up = (known["realised"] > 0).astype(float)
-    for values, label, colour in ((right, "Forecast's hit rate", STRATEGY), (up, "Always-up's hit rate", BUY_AND_HOLD)):
+    for values, label, colour in ((right, "Hit rate", STRATEGY), (up, "Hit rate of always up", BUY_AND_HOLD)):
         rate = values.rolling(ROLLING_FORECASTS).mean().to_numpy() * 100
         kept = kept_rows(rate)
         trace = line_trace(
             time_labels(known["time"].iloc[kept], intraday=intraday), rate[kept], label, {"color": colour, "width": 1.4}
         )
-        data.append(trace | {"yaxis": "y2", "hovertemplate": "%{y:.1f} %"})
+        data.append(trace | {"yaxis": "y2", "hovertemplate": "%{y:.1f} %", "showlegend": colour != STRATEGY})
     shapes: list[Figure] = [_horizontal(50.0, "y2")]
     seen = forecasts.loc[forecasts["in_sample"], "time"]
     notes = thinning_notes(len(forecasts), len(rows))
@@ -238,7 +240,7 @@ def forecast_figure(forecasts: pd.DataFrame, *, intraday: bool) -> Figure:
         shapes.append(area | {"fillcolor": "rgba(213,94,0,0.12)", "line": {"width": 0}})
         notes.append("The shaded bars are in-sample: the model was trained or chosen on them.")
     layout = page_layout(height=480) | {
-        "xaxis": {"type": "date", "anchor": "y2"},
+        "xaxis": {**time_axis(forecasts["time"], intraday=intraday), "anchor": "y2"},
         "yaxis": {"domain": [0.36, 1.0], "ticksuffix": " %", "title": {"text": "Log return"}},
         "yaxis2": {"domain": [0.0, 0.28], "ticksuffix": " %", "title": {"text": f"Hit rate, {ROLLING_FORECASTS} bars"}},
         "shapes": shapes,
@@ -335,7 +337,12 @@ def _marker(colour: str, symbols: list[str]) -> Figure:
     return {"color": colour, "size": 10, "symbol": symbols, "line": {"color": "rgba(255,255,255,0.9)", "width": 1}}
 
 
-def _closed_hours(times: pd.Series, *, intraday: bool) -> list[Figure]:
+def time_axis(times: Any, *, intraday: bool) -> Figure:
+    """A date axis; on intraday runs, without the hours in which nothing trades."""
+    return {"type": "date", "rangebreaks": _closed_hours(times, intraday=intraday) if intraday else []}
+
+
+def _closed_hours(times: Any, *, intraday: bool) -> list[Figure]:
     """The stretches without trading, so that candles stand side by side: weekends, and nights between sessions."""
     index = pd.DatetimeIndex(times)
     breaks: list[Figure] = []

@@ -60,7 +60,11 @@ def own_part(page: str) -> str:
 def charts_of(page: str) -> dict[str, Any]:
     text = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, flags=re.S)
     assert text is not None
-    return json.loads(text[1])["charts"]
+    embedded = json.loads(text[1])
+    for choices in embedded["charts"].values():
+        for trace in (trace for choice in choices for trace in choice["data"]):
+            trace["x"] = embedded["times"][trace["x"]]
+    return embedded["charts"]
 
 
 def visible(page: str) -> str:

@@ -1,6 +1,11 @@
 "use strict";
 (() => {
   const source = JSON.parse(document.getElementById("charts").textContent);
+  for (const choices of Object.values(source.charts)) {
+    for (const figure of choices) {
+      for (const trace of figure.data) trace.x = source.times[trace.x];
+    }
+  }
   const themes = {
     light: { ink: "#1a1f29", quiet: "#5c6675", rule: "#e8ebf0", panel: "#ffffff" },
     dark: { ink: "#e7eaf0", quiet: "#9aa4b3", rule: "#2a303a", panel: "#171b22" },
