@@ -166,8 +166,8 @@ def _session_ends(bars: Bars) -> Callable[[int], bool]:
     """Whether a session ends with the bar that ends at this time (UTC ns): always, unless bars are intraday."""
     if not is_intraday(bars.timeframe):
         return lambda time: True
-    times = pd.DatetimeIndex(np.unique(np.concatenate([f.index.to_numpy() for f in bars.frames.values()])))
-    closes = session_closes(sessions_of(times.tz_localize("UTC")).unique())
+    sessions = [sessions_of(pd.DatetimeIndex(frame.index)).unique() for frame in bars.frames.values()]
+    closes = session_closes(pd.DatetimeIndex(np.unique(np.concatenate(sessions))))
     ends = frozenset(closes.as_unit("ns").asi8.tolist())
     return ends.__contains__
 

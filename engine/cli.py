@@ -1,0 +1,207 @@
+"""The command line: one function a command. It parses, calls one use case, and prints; there is no logic here.
+
+People read stderr: progress, tables, sentences. Data goes to stdout: with ``--json``, exactly one JSON object. Heavy
+imports happen inside the commands, so that ``nextbar --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.errors import NextbarError
+
+app = typer.Typer(
+    name="nextbar",
+    help="Train a price forecast, backtest it honestly, and trade it on paper with the same strategy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130
+FAILED = 1
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run file, such as configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Set a key of the run file; may be given more than once."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and no tables.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or name, or latest.")]
+
+RUNS = Path("runs")
+
+
+def command(use: Callable[..., int | None]) -> Callable[..., None]:
+    """Register a command whose errors end as one sentence and the exit code of their kind."""
+
+    @functools.wraps(use)
+    def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+        as_json = kwargs.get("as_json", False)
+        try:
+            code = use(*args, **kwargs) or 0
+        except KeyboardInterrupt:
+            code = _fail(
+                "interrupted; nothing half-written was left, and earlier runs are untouched", INTERRUPTED, as_json
+            )
+        except NextbarError as error:
+            if debug:
+                raise
+            code = _fail(str(error), error.exit_code, as_json)
+        except BrokenPipeError:
+            # The reader of stdout has gone: there is nobody left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = FAILED
+        except MemoryError:
+            code = _fail("out of memory: use fewer symbols, a shorter span or a smaller batch", FAILED, as_json)
+        except Exception as error:
+            if debug:
+                raise
+            code = _fail(
+                f"unexpected {type(error).__name__}: {error}; this is a defect of nextbar, --debug shows where",
+                FAILED,
+                as_json,
+            )
+        raise typer.Exit(code)
+
+    signature = inspect.signature(use, eval_str=True)
+    parameters = [
+        *signature.parameters.values(),
+        inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug),
+    ]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command()(run)
+    return run
+
+
+@command
+def train(
+    config: Config,
+    *,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Train even if this bundle is there already.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the run file's model and write its bundle, scored beside naive forecasts."""
+    from engine import terminal
+    from engine.config import load_config
+    from engine.training import train
+
+    report = train(load_config(config, overrides or ()), progress=terminal.is_interactive(), force=force)
+    if as_json:
+        terminal.print_json(report)
+        return
+    terminal.print_evaluation(report.evaluation)
+    kept = f"best of {report.epochs} epochs: {report.best_epoch}; {report.parameters:,} parameters"
+    terminal.say(f"{'Already trained' if report.reused else 'Trained'} ({kept}).")
+    terminal.wrote(report.path, following=f"nextbar backtest {config}")
+
+
+@command
+def backtest(
+    config: Config,
+    *,
+    overrides: Overrides = None,
+    span: Annotated[
+        str, typer.Option(metavar="NAME", help="test; or train or validate, which marks the run IN-SAMPLE.")
+    ] = "test",
+    as_json: AsJson = False,
+) -> int:
+    """Run the strategy over the test span beside buy-and-hold, and write the run folder with its report."""
+    from engine import terminal
+    from engine.backtest import backtest
+    from engine.config import load_config
+    from engine.errors import RiskHalt
+
+    resolved = load_config(config, overrides or ())
+    with terminal.progress("backtest") as on_progress:
+        report = backtest(resolved, now=datetime.now(UTC), span=terminal.span_name(span), on_progress=on_progress)
+    for remark in report.remarks:
+        terminal.warn(remark)
+    if as_json:
+        terminal.print_json(report)
+    else:
+        terminal.print_metrics(report.metrics)
+    if report.halted:
+        terminal.warn(f"trading stopped: {report.halted}")
+    terminal.wrote(report.run / "report.html", following=f"nextbar compare {report.run.name} RUN")
+    return RiskHalt.exit_code if report.halted else 0
+
+
+@command
+def report(run: RunName, *, as_json: AsJson = False) -> None:
+    """Write the report of a finished run anew from its folder."""
+    from engine import terminal
+    from engine.reporting import rewrite_report
+
+    written = rewrite_report(run, root=RUNS)
+    if as_json:
+        terminal.print_json(written)
+        return
+    terminal.print_metrics(written.metrics)
+    terminal.wrote(written.report, following=f"nextbar compare {written.run.name} RUN")
+
+
+@command
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more: folders or names.")],
+    *,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="The run the others are measured against; the first by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare finished runs side by side on one page."""
+    from engine import terminal
+    from engine.compare import compare
+
+    report = compare(runs, root=RUNS, now=datetime.now(UTC), baseline=baseline)
+    if as_json:
+        terminal.print_json(report.to_json())
+        return
+    terminal.print_comparison(report.comparison)
+    for sentence in report.headline:
+        terminal.say(sentence)
+    terminal.wrote(report.path, following="open it in a browser")
+
+
+@command
+def config(config: Config, *, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the run file with every default filled in."""
+    from engine import terminal
+    from engine.config import dump, load_config
+
+    resolved = dump(load_config(config, overrides or ()))
+    if as_json:
+        terminal.print_json(resolved)
+    else:
+        terminal.print_yaml(resolved)
+
+
+def _fail(sentence: str, code: int, as_json: bool) -> int:
+    from engine import terminal
+
+    terminal.fail(sentence)
+    if as_json:
+        terminal.print_json({"status": "failed", "error": sentence, "exit_code": code})
+    return code
+
+
+def main() -> None:
+    """Entry point of the ``nextbar`` script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,46 @@
+"""The use case behind ``nextbar report``: a run folder in, its page anew."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import StorageError
+from engine.report.run import Metrics, find_run, load_run
+from engine.report.tear_sheet import render_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """The run's folder, the page in it, and the figures it shows."""
+
+    run: Path
+    report: Path
+    metrics: Metrics
+
+
+def rewrite_report(reference: str, *, root: Path) -> WrittenReport:
+    """Render a finished run's page again and put it in the place of the old one, whole or not at all.
+
+    Raises:
+        ConfigError: there is no such run.
+        DataError: the run is damaged.
+        StorageError: the page cannot be written; the old one is still there.
+    """
+    folder = find_run(reference, root=root)
+    run = load_run(folder)
+    page = folder / "report.html"
+    partial = folder / f".report.{os.getpid()}.partial"
+    try:
+        try:
+            partial.write_text(render_report(run), encoding="utf-8", newline="\n")
+            partial.replace(page)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{page}: the report could not be written ({error.strerror or error}); free some space or make the folder "
+            "writable"
+        ) from error
+    return WrittenReport(run=folder, report=page, metrics=run.metrics)

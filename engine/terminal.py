@@ -1,0 +1,150 @@
+"""What people see: tables, sentences and progress on stderr; data on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.config import SpanName
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.report.comparison import Comparison
+
+_SHOWN = (
+    "total_return_pct",
+    "cagr_pct",
+    "sharpe_ratio",
+    "volatility_ann_pct",
+    "max_drawdown_pct",
+    "exposure_pct",
+    "trades",
+    "win_rate_pct",
+    "turnover_ann",
+    "costs_pct",
+)
+_SCORES = ("mae", "rmse", "mase", "hit_rate_pct", "r2_out_of_sample")
+_BASELINES = {"zero": "zero", "last_return": "last return", "train_mean": "train mean", "always_up": "always up"}
+
+
+def _console() -> Console:
+    # Made anew each time, so that stderr is the present one; rich honours NO_COLOR by itself.
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def is_interactive() -> bool:
+    """Whether a person watches stderr."""
+    return sys.stderr.isatty()
+
+
+def say(sentence: str) -> None:
+    """One line to the person."""
+    _console().print(sentence, markup=False)
+
+
+def warn(sentence: str) -> None:
+    """A remark that must not be overlooked."""
+    _console().print(f"note: {sentence}", style="yellow", markup=False)
+
+
+def fail(sentence: str) -> None:
+    """Why the command failed."""
+    _console().print(f"nextbar: {sentence}", style="red", markup=False)
+
+
+def wrote(path: object, *, following: str) -> None:
+    """Name what was written and the next useful command."""
+    say(f"Wrote {path}\nNext: {following}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    print(json.dumps(value, default=str, sort_keys=True, allow_nan=False))
+
+
+def print_yaml(value: Mapping[str, Any]) -> None:
+    """YAML on stdout."""
+    import yaml
+
+    print(yaml.safe_dump(dict(value), sort_keys=False), end="")
+
+
+def span_name(name: str) -> SpanName:
+    """A span's name from the command line."""
+    if name not in get_args(SpanName):
+        raise ConfigError(f"--span: expected {', '.join(get_args(SpanName))}, found {name}")
+    return cast(SpanName, name)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, and nothing anywhere else."""
+    if not is_interactive():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, float | int | None]]) -> None:
+    """The main figures of a run beside buy-and-hold and the benchmark, and its forecast beside naive ones."""
+    from engine.report.catalogue import metric
+
+    columns = {"strategy": "strategy", "buy_and_hold": "buy-and-hold", "benchmark": "benchmark"}
+    present = [name for name in columns if metrics.get(name)]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in present:
+        table.add_column(columns[name], justify="right")
+    for key in _SHOWN:
+        table.add_row(metric(key).label, *(metric(key).text(metrics[name].get(key)) for name in present))
+    _console().print(table)
+    if metrics.get("forecast"):
+        print_evaluation(metrics["forecast"])
+
+
+def print_evaluation(evaluation: Mapping[str, float | int | None]) -> None:
+    """Scores of a forecast beside the naive forecasts'."""
+    from engine.report.catalogue import baseline_key, metric
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("forecast", "model", *_BASELINES.values()):
+        table.add_column(name, justify="left" if name == "forecast" else "right")
+    for key in _SCORES:
+        values = [evaluation.get(key), *(evaluation.get(baseline_key(key, name)) for name in _BASELINES)]
+        table.add_row(metric(key).label, *(metric(key).text(value) for value in values))
+    for key in ("coverage_pct", "nominal_coverage_pct"):
+        table.add_row(metric(key).label, metric(key).text(evaluation.get(key)))
+    _console().print(table)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The main figures of several runs; the best of each is marked with a star."""
+    from engine.report.catalogue import metric
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    count = len(comparison.labels)
+    for label, unlike in zip(comparison.labels, comparison.unlike, strict=True):
+        table.add_column("\n".join([label, *unlike]), justify="right")
+    for title, _ in comparison.passive:
+        table.add_column(title, justify="right")
+    for row in comparison.rows:
+        if row.key in _SHOWN:
+            values = [metric(row.key).text(value) for value in row.values]
+            marked = [f"{text} *" if i in row.best and i < count else text for i, text in enumerate(values)]
+            table.add_row(metric(row.key).label, *marked)
+    _console().print(table)
