@@ -278,14 +278,14 @@ def _sections(run: Run) -> list[dict[str, Any]]:
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The manifest, flat, without what the page's head already says."""
+    """The manifest, flat, without what is not there and what the page's head already says."""
     shown = {"name", "symbols", *FLAGS}
     rows: list[tuple[str, str]] = []
     for key, value in plain(manifest).items():
-        if key in shown:
+        if key in shown or value is None:
             continue
         if isinstance(value, dict):
-            rows.extend((f"{key}.{inner}", _flat(v)) for inner, v in value.items())
+            rows.extend((f"{key}.{inner}", _flat(v)) for inner, v in value.items() if v is not None)
         else:
             rows.append((key, _flat(value)))
     return rows

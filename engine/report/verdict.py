@@ -27,6 +27,8 @@ def _money(metrics: Mapping[str, Figures]) -> list[str]:
         sentences.append("Nothing was traded: no order was filled.")
     elif passive is None:
         sentences.append(f"Returned {_percent(total)} after costs.")
+    elif abs(total - passive) < 0.005:
+        sentences.append(f"Did as buy-and-hold did after costs: {_percent(total)}.")
     elif total > passive:
         sentences.append(
             f"Beat buy-and-hold after costs: {_percent(total)} against {_percent(passive)}{_risk(own, held)}."

@@ -217,6 +217,9 @@ def test_the_verdict_is_honest(run: Run) -> None:
     assert "Did not beat buy-and-hold after costs" in sentences(
         run, strategy={"total_return_pct": 1.0}, buy_and_hold={"total_return_pct": 2.0}
     )
+    assert "Did as buy-and-hold did" in sentences(
+        run, strategy={"total_return_pct": 2.0}, buy_and_hold={"total_return_pct": 2.0}
+    )
     assert "cannot be told from chance" in sentences(
         run, strategy={"sharpe_ratio": 0.5, "sharpe_low": -0.1, "sharpe_high": 1.1}
     )
