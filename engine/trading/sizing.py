@@ -31,7 +31,7 @@ def target_quantity(weight: float, equity: float, unit_cost: float, fractional: 
         raise StrategyError(f"a target weight must be a finite number, found {weight}; use 0 for no position")
     if weight == 0.0 or not (equity > 0.0 and unit_cost > 0.0):
         return 0.0
-    # One part in 10^12 is forgiven, so that 0.3 * 100 / 30 buys one share and not none.
+    # One part in 10^12 is forgiven, so that 0.29 * 100 / 29 buys one share and not none.
     return rounded_down(weight * equity / unit_cost * (1.0 + 1e-12), fractional)
 
 

@@ -134,11 +134,7 @@ class Venue:
         if not (math.isfinite(price) and price > 0.0):
             return f"{order.symbol} has no price yet; wait for its first bar"
         needed = self._cost(order)
-        reserved = sum(
-            self._cost(other)
-            for other in self.open_orders.values()
-            if not other.closing and other.status is OrderStatus.ACCEPTED
-        )
+        reserved = sum(self._cost(other) for other in self.open_orders.values() if not other.closing)
         if self.account == "cash":
             free = self.ledger.cash - reserved
         else:
@@ -204,7 +200,7 @@ class Venue:
             for order in list(self.open_orders.values()):
                 if order.time_in_force == "day" and order.session == session and order.alive:
                     events += self._end(order, OrderStatus.EXPIRED, "day order: its session ended")
-        self._interest_session = session if self.ledger.borrows else -1
+        self._interest_session = session
         return events
 
     def _begin_days(self, time: int, session: int) -> None:

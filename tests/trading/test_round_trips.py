@@ -98,5 +98,12 @@ def test_fractions_that_do_not_add_up_in_floats_still_close() -> None:
     assert result[1].quantity == 1.0
 
 
+def test_a_float_rest_is_no_new_trade() -> None:
+    # 0.3 - 0.1 is a bit less than 0.2 in floats: the last sale must not open a short of 3e-17 shares.
+    (trade,) = trips(fill(1, BUY, 0.3, 10.0), fill(2, SELL, 0.1, 11.0), fill(3, SELL, 0.2, 11.0))
+    assert not trade.open
+    assert trade.pnl == pytest.approx(0.3)
+
+
 def test_no_fills_no_trades() -> None:
     assert trips() == []

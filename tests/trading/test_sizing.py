@@ -40,7 +40,7 @@ def test_nine_places_stay_what_they_are(billionths: int) -> None:
         (0.5, 10_000.0, 30.0, False, 166.0),  # 5,000 / 30 = 166.67
         (-0.5, 10_000.0, 30.0, False, -166.0),
         (0.5, 10_000.0, 30.0, True, 166.666666666),  # cut after nine places, not rounded up
-        (0.3, 100.0, 30.0, False, 1.0),  # 0.3 * 100 is 30, also in floats
+        (0.29, 100.0, 29.0, False, 1.0),  # 0.29 * 100 is a bit less than 29 in floats
         (1.0, 29.99, 30.0, False, 0.0),
         (0.0, 10_000.0, 30.0, False, 0.0),
         (1.0, 0.0, 30.0, False, 0.0),

@@ -138,6 +138,14 @@ def test_a_cut_leaves_room_for_every_kind_of_commission() -> None:
     assert minimum.ledger.cash == pytest.approx(45.0)  # 1,055 - 960 - 50
 
 
+def test_a_cut_never_takes_the_cent_that_is_missing() -> None:
+    desk = Desk(account="cash", cash=700.0 - 1e-10)
+    desk.flat_bar(50.0)
+    desk.buy(10)
+    desk.flat_bar(100.0)
+    assert desk.held() == 6.0
+
+
 def test_an_order_that_can_buy_nothing_any_more_is_cancelled() -> None:
     desk = Desk(account="cash", cash=150.0)
     order = desk.buy(1)
@@ -198,6 +206,33 @@ def test_a_gap_up_cuts_a_margin_order_to_twice_the_equity_at_the_open() -> None:
     desk.bar(128.0, 130.0, 127.0, 130.0)
     assert (order.status, desk.held()) == (OrderStatus.CANCELED, 15.0)
     assert order.reason == "cut to 15 of 20: the account could not pay for more at 128.0000 a share"
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"),
+    [
+        ({"commission_bps": 100.0}, 2_000.0 / 130.56),  # 128 and twice 1.28
+        ({"commission_per_share": 1.0}, 2_000.0 / 130.0),  # 128 and twice 1
+        ({"commission_minimum": 50.0}, 1_900.0 / 128.0),  # 2,000 less twice 50
+    ],
+)
+def test_a_margin_cut_leaves_room_for_twice_the_commission(costs: dict[str, float], expected: float) -> None:
+    desk = Desk(cash=1_000.0, fractional=True, **costs)
+    desk.buy(18)
+    desk.bar(128.0, 130.0, 127.0, 130.0)
+    assert desk.held() == pytest.approx(expected, abs=2e-9)
+    marks = {"X": 128.0}
+    assert desk.ledger.gross(marks) <= 2.0 * desk.ledger.equity(marks)
+
+
+def test_what_is_held_already_is_valued_at_the_fill() -> None:
+    # 10 held on 1,000 of equity. At 80 equity and gross are 800: 800 / 80 = 10 more, not the 12 that 100 allowed.
+    desk = Desk(cash=1_000.0)
+    desk.buy(10)
+    desk.flat_bar()
+    order = desk.buy(12, "limit", limit_price=80.0)
+    desk.bar(100.0, 101.0, 79.0, 80.0)
+    assert (order.status, desk.held()) == (OrderStatus.CANCELED, 20.0)
 
 
 def test_short_positions_use_buying_power_like_long_ones() -> None:

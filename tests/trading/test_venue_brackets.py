@@ -114,6 +114,17 @@ def test_a_stop_limit_leg_triggered_on_the_entry_bar_stays_triggered() -> None:
     assert desk.fill_prices == [95.0, 93.0]
 
 
+def test_a_stop_limit_leg_that_its_entry_has_passed_is_a_limit_from_the_next_bar_on() -> None:
+    desk = Desk()
+    entry = desk.buy(10, "limit", limit_price=90.0)
+    leg = desk.sell(10, "stop_limit", stop_price=95.0, limit_price=93.0, parent=entry)
+    desk.bar(97.0, 98.0, 89.0, 90.0)  # not sold at 95: that was before the entry at 90
+    assert desk.fill_prices == [90.0]
+    assert leg.triggered
+    desk.bar(91.0, 94.0, 90.0, 91.0)
+    assert desk.fill_prices == [90.0, 93.0]
+
+
 def test_cancelling_the_entry_cancels_its_legs() -> None:
     desk = Desk()
     entry, stop, target = desk.bracket(10, stop=90.0, target=110.0, type="limit", limit_price=95.0)
@@ -202,6 +213,14 @@ def test_day_legs_live_in_the_session_that_wakes_them() -> None:
     assert leg.status is ACCEPTED
     desk.flat_bar(95.0, same_session=True)
     assert leg.status is EXPIRED
+
+
+def test_a_day_leg_woken_by_the_last_bar_of_a_session_ends_with_it() -> None:
+    desk = Desk()
+    entry = desk.buy(10)
+    leg = desk.sell(10, "stop", stop_price=80.0, parent=entry, time_in_force="day")
+    desk.flat_bar(ends=True)
+    assert (entry.status, leg.status) == (FILLED, EXPIRED)
 
 
 def test_of_two_grouped_entries_the_first_fill_cancels_the_other() -> None:
