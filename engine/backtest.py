@@ -176,7 +176,7 @@ def _buy_and_hold(
     config: RunConfig, bars: Bars, start: pd.Timestamp, session_ends: Callable[[int], bool]
 ) -> Simulation:
     """The same symbols, costs and account, bought once in equal parts; no limit but the account's own."""
-    rule = BuyAndHold({}, Context.of(config, None))
+    rule = BuyAndHold({}, replace(Context.of(config, None), max_gross=1.0))
     return simulate(
         bars,
         RuleStrategy,

@@ -25,10 +25,11 @@ Targets = Callable[[Floats, Floats, Floats, Any], Floats]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a strategy may know about its run: costs and permissions of the account, and the forecaster if any."""
+    """What a strategy may know of its run: costs, limits and permissions of the account, and the forecaster if any."""
 
     costs: Costs
     account: str = "margin"
+    max_gross: float = 1.0
     fractional: bool = False
     short: bool = False
     forecaster: Forecaster | None = None
@@ -40,6 +41,7 @@ class Context:
         return cls(
             costs=Costs.of(broker),
             account=broker.account,
+            max_gross=config.risk.max_gross,
             fractional=broker.fractional,
             short=broker.short,
             forecaster=forecaster,

@@ -54,9 +54,12 @@ class RuleStrategy(bt.Strategy):
             target = float(targets[i])
             if np.isfinite(target) and changes(target, self._weights[i], self._min_change):
                 wanted.append(self._wanted(i, target))
-        self._free_cash = self.broker.getcash()
+        if not wanted:
+            return
+        room = self._room(wanted)
         for i, target, delta in sorted(wanted, key=lambda order: (order[2] > 0.0, order[0])):
-            if self._order(i, delta):
+            fitted, room = self._fitted(i, delta, room)
+            if delta == 0.0 or (fitted != 0.0 and self._send(i, fitted)):
                 self._weights[i] = target
 
     def _wanted(self, i: int, target: float) -> tuple[int, float, float]:
@@ -70,17 +73,36 @@ class RuleStrategy(bt.Strategy):
             return i, 0.0, -held
         return i, target, quantity - held
 
-    def _order(self, i: int, delta: float) -> bool:
-        """Send the order; whether the target counts as ordered."""
-        data, context = self.datas[i], self._rule.context
-        if delta > 0.0 and context.account == "cash":
-            # Pending sales have not paid yet: buys share what is there.
-            affordable = rounded_down(
-                max(0.0, self._free_cash) / context.costs.unit_cost(data.close[0]), context.fractional
-            )
-            delta = min(delta, affordable)
-            self._free_cash -= delta * context.costs.unit_cost(data.close[0])
-        if delta == 0.0:
-            return True
+    def _room(self, wanted: list[tuple[int, float, float]]) -> float:
+        """Money that may be put to work at this bar.
+
+        Up to the gross limit, counting what the closing orders of this bar set free; in a cash account no more than the
+        cash that is there, since pending sales have not paid yet.
+        """
+        gross = 0.0
+        closing = {i: delta for i, _, delta in wanted}
+        for i, data in enumerate(self.datas):
+            held = self.getposition(data).size
+            if held:
+                after = held + closing.get(i, 0.0)
+                gross += min(abs(held), abs(after)) * data.close[0]
+        room = float(self._rule.context.max_gross * self.broker.getvalue() - gross)
+        if self._rule.context.account == "cash":
+            room = min(room, self.broker.getcash())
+        return max(0.0, room)
+
+    def _fitted(self, i: int, delta: float, room: float) -> tuple[float, float]:
+        """The order cut to the room that is left, and the room after it. What reduces a position is never cut."""
+        held = self.getposition(self.datas[i]).size
+        if held * delta < 0.0:
+            return delta, room
+        context = self._rule.context
+        unit_cost = context.costs.unit_cost(self.datas[i].close[0])
+        quantity = min(abs(delta), rounded_down(room / unit_cost, context.fractional))
+        return float(np.copysign(quantity, delta)), room - quantity * unit_cost
+
+    def _send(self, i: int, delta: float) -> bool:
+        """Send the order; whether the broker took it."""
+        data = self.datas[i]
         order: Any = self.buy(data, size=delta) if delta > 0.0 else self.sell(data, size=-delta)
         return bool(order.alive())

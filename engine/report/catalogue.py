@@ -116,7 +116,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         _metric("slippage_paid", "Slippage", "money", "lower"),
         _metric("borrow_and_margin_paid", "Borrow and margin interest", "money", "lower"),
         _metric("costs_pct", "Costs, of the starting equity", "pct", "lower"),
-        _metric("orders", "Orders", "count"),
+        _metric("orders", "Orders sent", "count"),
+        _metric("orders_refused", "Orders refused by the risk gate", "count"),
         _metric("fills", "Fills", "count"),
     ),
 }

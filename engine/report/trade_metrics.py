@@ -140,7 +140,8 @@ def cost_figures(
             "borrow_and_margin_paid": float(borrow_and_margin_paid),
             "costs_pct": paid / float(equity.iloc[0]) * 100 if len(equity) and equity.iloc[0] > 0.0 else None,
             "turnover_ann": value / 2.0 / average / years if average > 0.0 and years > 0.0 else None,
-            "orders": len(orders),
+            "orders": int((orders["status"] != "refused").sum()),
+            "orders_refused": int((orders["status"] == "refused").sum()),
             "fills": len(fills),
         }
     )

@@ -62,7 +62,9 @@ class RiskGate:
             )
         pending_value = sum((o.quantity - o.filled_quantity) * prices[o.symbol] for o in opening)
         added = (abs(held + order.side * order.quantity) - abs(held)) * price
-        gross = ledger.gross(prices) + added + pending_value
+        # Market orders that close fill at the same open; a resting order that would close may never do so.
+        freed = sum(o.quantity * prices[o.symbol] for o in open_orders if o.closing and o.type == "market")
+        gross = ledger.gross(prices) + added + pending_value - freed
         if gross > self.limits.max_gross * equity * _TOLERANCE:
             return (
                 f"risk.max_gross: gross exposure would be {gross / equity:.4f} of equity, "

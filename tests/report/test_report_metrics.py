@@ -192,11 +192,14 @@ def test_costs_by_hand() -> None:
     fills = pd.DataFrame(
         {"quantity": [10.0, 10.0], "price": [100.0, 110.0], "commission": [1.0, 1.5], "slippage": [0.5, 0.5]}
     )
-    figures = cost_figures(orders=fills, fills=fills, equity=curve([1000, 1100]), years=0.5, borrow_and_margin_paid=2.0)
+    orders = pd.DataFrame({"status": ["filled", "refused", "filled"]})
+    figures = cost_figures(
+        orders=orders, fills=fills, equity=curve([1000, 1100]), years=0.5, borrow_and_margin_paid=2.0
+    )
     assert (figures["commission_paid"], figures["slippage_paid"], figures["borrow_and_margin_paid"]) == (2.5, 1.0, 2.0)
     assert figures["costs_pct"] == pytest.approx(0.55)
     assert figures["turnover_ann"] == pytest.approx(2100 / 2 / 1050 / 0.5)
-    assert (figures["orders"], figures["fills"]) == (2, 2)
+    assert (figures["orders"], figures["orders_refused"], figures["fills"]) == (2, 1, 2)
 
 
 def test_a_run_has_every_metric_named_and_described() -> None:
