@@ -21,13 +21,13 @@ from models.bundle import (
     load_bundle,
     new_bundle,
     own_model,
-    training_bars,
     write_bundle,
 )
 from models.evaluation import forecast_frame, score_frame
 from models.features import parse_features
 from models.forecaster import Forecaster
 from models.networks import build_network
+from models.training_bars import training_bars
 from models.windows import Rows, Windows
 
 _SPANS: tuple[SpanName, ...] = ("train", "validate", "test")

@@ -16,23 +16,21 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from engine.config import BundleReference, LstmConfig, RunConfig, Section, Spans, digest, dump
-from engine.data.bars import COLUMNS, Bars
-from engine.data.cuts import decision_slice
+from engine.data.bars import Bars
 from engine.errors import BundleError, ConfigError, StorageError
 from models.features import Feature, max_memory, parse_features
 from models.networks import Network, build_network
+from models.training_bars import TrainingBars, changes, training_bars
 from models.windows import Singles
 
 WEIGHTS, RECORD, CURVE = "weights.safetensors", "bundle.json", "training.csv"
@@ -40,15 +38,6 @@ _HASH_LENGTH = 12
 _ASKED_DATA = {"source", "symbols", "timeframe", "path", "columns", "timezone", "stamp"}
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"}
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
-
-
-class TrainingBars(Section):
-    """The bars of one symbol that a fit could see: from its first window's first bar to its last label's end."""
-
-    bars: int
-    first: datetime | None
-    last: datetime | None
-    sha256: str
 
 
 class BundleRecord(Section):
@@ -212,20 +201,6 @@ def evaluated(bundle: Bundle, evaluation: Mapping[str, float | None]) -> Bundle:
     return replace(bundle, record=bundle.record.model_copy(update={"evaluation": dict(evaluation)}))
 
 
-def training_bars(bars: Bars, spans: Spans, *, memory: int) -> dict[str, TrainingBars]:
-    """Symbol -> the bars that a fit on these spans can see; later and much earlier bars do not enter."""
-    described = {}
-    for symbol, frame in bars.frames.items():
-        times = pd.DatetimeIndex(frame.index)
-        train, validate = (decision_slice(times, spans.get(name)) for name in ("train", "validate"))
-        seen = frame.iloc[max(0, train.start - memory + 1) : validate.stop]
-        sha = hashlib.sha256(pd.DatetimeIndex(seen.index).as_unit("ns").asi8.astype("<i8").tobytes())
-        sha.update(np.ascontiguousarray(seen[list(COLUMNS)].to_numpy(dtype="<f8")).tobytes())
-        ends = (seen.index[0].to_pydatetime(), seen.index[-1].to_pydatetime()) if len(seen) else (None, None)
-        described[symbol] = TrainingBars(bars=len(seen), first=ends[0], last=ends[1], sha256=sha.hexdigest())
-    return described
-
-
 def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
     """Check that a bundle can be used on these bars.
 
@@ -255,7 +230,7 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
         parse_features(record.model.features, close_only=bars.close_only)
     except ConfigError as error:
         raise BundleError(f"{bundle.path}: its features do not fit these bars ({error})") from None
-    remarks = _changes(record, bars)
+    remarks = changes(record.training_bars, training_bars(bars, record.spans, memory=record.memory))
     strangers = [symbol for symbol in bars.symbols if symbol not in record.symbols]
     if strangers:
         remarks.append(
@@ -264,26 +239,6 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
     if bars.adjustment != record.adjustment:
         remarks.append(f"the bundle was trained on prices adjusted: {record.adjustment}, these are: {bars.adjustment}")
     return tuple(remarks)
-
-
-def _changes(record: BundleRecord, bars: Bars) -> list[str]:
-    """How the training bars differ now from those that the bundle saw, one sentence a symbol."""
-    now = training_bars(bars, record.spans, memory=record.memory)
-    remarks = []
-    for symbol, was in record.training_bars.items():
-        found = now.get(symbol)
-        if found is None or found.sha256 == was.sha256:
-            continue
-        if (found.bars, found.first, found.last) == (was.bars, was.first, was.last):
-            how = f"its {was.bars} bars have other prices or volumes"
-        else:
-            how = f"{was.bars} bars then ({_period(was)}), {found.bars} now ({_period(found)})"
-        remarks.append(f"the training bars of {symbol} have changed since the bundle was trained: {how}")
-    return remarks
-
-
-def _period(seen: TrainingBars) -> str:
-    return f"{seen.first:%Y-%m-%d} to {seen.last:%Y-%m-%d}" if seen.first and seen.last else "no bars"
 
 
 def write_bundle(bundle: Bundle) -> Bundle:

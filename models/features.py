@@ -198,7 +198,7 @@ def _distance_from_mean(columns: Columns, window: int) -> Floats:
 
 def _weekday(columns: Columns, window: int) -> Floats:
     """0 on a Monday to 6 on a Sunday, of the bar's own New York session."""
-    return _new_york(columns, before_end=True).dayofweek.to_numpy().astype(np.float64)
+    return _new_york(columns, before_end=True).day_of_week.to_numpy().astype(np.float64)
 
 
 def _month(columns: Columns, window: int) -> Floats:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-import torch.utils.deterministic as fills
+import torch.utils.deterministic
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import EarlyStopping
@@ -86,11 +86,10 @@ def fit(
         with _interrupt_passed_on():
             trainer.fit(module, datamodule=data)
         curve = _read_curve(Path(folder) / "metrics.csv")
-    finite = [point for point in curve if point.validation_loss < float("inf")]
-    if not finite:
-        raise NextbarError("training failed: the loss was never a finite number; lower training.learning_rate")
-    network = network.cpu().eval()
-    _calibrate(network, windows, validation_rows)
+        finite = [point for point in curve if point.validation_loss < float("inf")]
+        if not finite:
+            raise NextbarError("training failed: the loss was never a finite number; lower training.learning_rate")
+        _calibrate(network.cpu().eval(), windows, validation_rows)
     return Fit(network, curve, min(finite, key=lambda point: point.validation_loss).epoch)
 
 
@@ -295,13 +294,14 @@ def _global_settings_restored() -> Iterator[None]:
     """Undo what Lightning's ``deterministic`` sets for the whole process and leaves behind."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = fills.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     # Deterministic mode also overwrites all fresh memory, a debugging aid that costs a fifth of the training time.
-    fills.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        fills.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import torch
 
+from engine.config import RunConfig
 from engine.data.bars import Bars
+from engine.data.cuts import labelled_slice
+from models.bundle import Bundle, EpochLosses, new_bundle, write_bundle
+from models.features import parse_features
+from models.networks import build_network
+from models.windows import Windows
 
 
 def make_frame(count: int = 120, *, seed: int = 0, start: str = "2020-01-02", returns: np.ndarray | None = None):
@@ -35,3 +44,55 @@ def make_bars(symbols: dict[str, pd.DataFrame] | None = None, *, close_only: boo
         close_only=close_only,
         synthetic=True,
     )
+
+
+FEATURES = ("log_return", "range", "gap", "volatility_5", "volume_zscore_5", "rsi_5", "distance_from_mean_5", "weekday")
+
+
+def make_config(head: str = "quantile", **sections: dict) -> RunConfig:
+    """A tiny model on ``make_bars()``: hidden 4, lookback 5."""
+    values = {
+        "name": "tiny",
+        "data": {"source": "synthetic", "symbols": ["AAA", "BBB"]},
+        "spans": {
+            "train": ["2020-01-02", "2020-04-30"],
+            "validate": ["2020-05-01", "2020-06-12"],
+            "test": ["2020-06-15", "2020-08-12"],
+        },
+        "model": {"kind": "lstm", "features": list(FEATURES), "lookback": 5, "hidden": 4, "layers": 2, "head": head},
+        "training": {"epochs": 2, "batch": 32, "accelerator": "cpu"},
+        "strategy": {"kind": "strategies.forecast:Forecast"},
+    }
+    for name, changes in sections.items():
+        values[name] = {**values[name], **changes}
+    return RunConfig.model_validate(values)
+
+
+def make_windows(bars: Bars, config: RunConfig) -> tuple[Windows, dict[str, np.ndarray]]:
+    """The windows of the bars, and the rows of the run file's train, validate and test spans."""
+    model = config.model
+    features = parse_features(model.features, close_only=bars.close_only)
+    windows = Windows.build(bars, features, lookback=model.lookback, horizon=model.horizon)
+    rows = {
+        name: windows.rows(
+            {
+                symbol: labelled_slice(frame.index, config.spans.get(name), horizon=model.horizon)
+                for symbol, frame in bars.frames.items()
+            }
+        )
+        for name in ("train", "validate", "test")
+    }
+    return windows, rows
+
+
+def make_bundle(root: Path, *, bars: Bars | None = None, config: RunConfig | None = None) -> Bundle:
+    """A written bundle with fitted scaling and seeded but untrained weights."""
+    bars, config = bars or make_bars(), config or make_config()
+    windows, rows = make_windows(bars, config)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(3)
+        network = build_network(config.model)
+    labels = windows.labels[rows["train"]]
+    network.fit_scaling(torch.from_numpy(windows.features[rows["train"]]), torch.from_numpy(labels))
+    curve = (EpochLosses(1, 0.5, 0.25), EpochLosses(2, 0.4, 0.3))
+    return write_bundle(new_bundle(config, network, curve=curve, bars=bars, train_labels=labels, root=root))
