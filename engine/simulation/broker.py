@@ -38,7 +38,10 @@ class LastCloses(Mapping[str, float]):
         self.feeds: dict[str, Any] = {}
 
     def __getitem__(self, symbol: str) -> float:
-        return float(self.feeds[symbol].close[0])
+        feed = self.feeds[symbol]
+        if not len(feed):
+            raise KeyError(f"{symbol} has no bar yet")
+        return float(feed.close[0])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.feeds)
@@ -165,7 +168,8 @@ class SimulatedBroker(bt.BrokerBase):
         )
         if parent is not None:
             order.parent = self._order_of(parent)
-            order.group = order.parent.id
+            # Negative, so that it never meets the group of a pair whose first order has this id.
+            order.group = -order.parent.id
         elif oco is not None:
             partner = self._order_of(oco)
             partner.group = order.group = partner.group or partner.id
@@ -184,6 +188,9 @@ class SimulatedBroker(bt.BrokerBase):
             shown.reject(self)
             shown.addinfo(reason=order.reason)
         self._notify(shown)
+        if order.reason and order.parent is not None:
+            # An entry without the protection it was given must not fill.
+            self._report(self.venue.cancel(order.parent, f"its leg was turned down: {order.reason}"), self._now())
         return shown
 
     def cancel(self, order: Any) -> None:

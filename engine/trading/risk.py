@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from engine.config import RiskConfig
@@ -29,7 +29,7 @@ class RiskGate:
     refused: int = field(default=0, init=False)
 
     def refuses(
-        self, order: Order, *, ledger: Ledger, prices: Mapping[str, float], open_orders: Iterable[Order]
+        self, order: Order, *, ledger: Ledger, prices: Mapping[str, float], open_orders: Collection[Order]
     ) -> str:
         """Why the order may not be sent, or an empty string. Orders that reduce a position, and legs, always pass."""
         held = ledger.quantity(order.symbol)
@@ -44,7 +44,7 @@ class RiskGate:
         return reason
 
     def _over_limits(
-        self, order: Order, held: float, ledger: Ledger, prices: Mapping[str, float], open_orders: Iterable[Order]
+        self, order: Order, held: float, ledger: Ledger, prices: Mapping[str, float], open_orders: Collection[Order]
     ) -> str:
         equity = ledger.equity(prices)
         price = prices.get(order.symbol, math.nan)
