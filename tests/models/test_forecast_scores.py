@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 
 import numpy as np
 import pytest
@@ -121,8 +122,6 @@ def test_the_frame_holds_each_decision_bar_beside_what_came(tmp_path, horizon):
 
 
 def test_the_frame_of_a_span_without_bars_is_empty_and_scores_to_none(tmp_path):
-    from datetime import date
-
     bars, config = make_bars(), make_config()
     forecaster = Forecaster.load(make_bundle(tmp_path, bars=bars, config=config).path)
     frame = forecast_frame(bars, forecaster, (date(2030, 1, 1), date(2030, 2, 1)))

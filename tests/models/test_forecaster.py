@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import make_bundle, make_config, make_frame
 
-from models.features import Columns
+from models.features import Columns, compute
 from models.forecaster import Forecaster
 
 
@@ -36,8 +36,6 @@ def test_rows_without_enough_bars_are_nan(forecaster):
 
 def test_it_is_the_networks_own_forecast(forecaster):
     bars = Columns.of(make_frame(10))
-    from models.features import compute
-
     window = compute(forecaster.bundle.features, bars)[-5:]
     with torch.inference_mode():
         expected = forecaster.bundle.network.forecast(torch.from_numpy(window)[None])[0]

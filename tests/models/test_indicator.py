@@ -6,7 +6,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import make_bundle, make_frame
+from synthetic import make_bars, make_bundle, make_config, make_frame
 
 from engine.errors import BundleError, ConfigError
 from models.features import Columns
@@ -114,8 +114,6 @@ def test_indicators_on_one_folder_share_a_forecaster_and_a_given_one_is_used(bun
 
 
 def test_minute_bars_read_the_same_clock_as_the_frame(tmp_path):
-    from synthetic import make_bars, make_config
-
     features = ["log_return", "time_of_session", "weekday", "month"]
     config = make_config(model={"features": features})
     bundle = make_bundle(tmp_path, bars=make_bars(), config=config)
