@@ -1,0 +1,78 @@
+"""Promise 1 for every network kind and head, and for the indicator that brings the forecast into backtrader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness import assert_causal, assert_same
+from models import networks
+from models.networks.heads import HEADS
+from models.features import Columns
+from models.indicator import ForecastIndicator
+from subjects import daily_bars, model_kinds, of_columns, of_indicator, one_symbol, tiny_forecaster
+
+RUNS = {
+    "lean loop": {"lean": True},
+    "stock loop": {"lean": False},
+    "lean engine, bar by bar": {"lean": True, "runonce": False, "preload": False},
+    "stock, bar by bar": {"lean": False, "runonce": False, "preload": False},
+}
+
+
+def test_every_network_has_a_configuration_by_which_these_tests_find_it():
+    assert model_kinds().keys() == networks._BODIES.keys()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", model_kinds())
+def test_a_forecast_depends_on_its_last_bars_alone(kind: str, head: str):
+    forecaster = tiny_forecaster(kind, head=head)
+    assert_causal(of_columns(forecaster.forecast), daily_bars(), warmup=forecaster.memory, memory=forecaster.memory)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", model_kinds())
+def test_the_latest_forecast_is_the_last_of_the_series(kind: str, head: str):
+    forecaster = tiny_forecaster(kind, head=head)
+
+    def one_at_a_time(columns: Columns) -> np.ndarray:
+        known = np.full((len(columns), 3), np.nan)
+        for end in range(forecaster.memory, len(columns) + 1):
+            known[end - 1] = forecaster.latest(columns[end - forecaster.memory : end])
+        return known
+
+    bars = daily_bars()
+    assert_same(of_columns(forecaster.forecast)(bars), of_columns(one_at_a_time)(bars), check="bar by bar")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", model_kinds())
+def test_prices_times_a_power_of_two_change_no_forecast(kind: str, head: str):
+    subject = of_columns(tiny_forecaster(kind, head=head).forecast)
+    bars = daily_bars()
+    halved = {
+        symbol: frame.assign(**{name: frame[name] / 2.0 for name in ("open", "high", "low", "close")})
+        for symbol, frame in bars.frames.items()
+    }
+    assert_same(subject(bars), subject(replace(bars, frames=halved)), check="prices halved")
+
+
+@pytest.mark.parametrize("bars", [daily_bars(), one_symbol(daily_bars())], ids=["three symbols", "one symbol"])
+@pytest.mark.parametrize("run", ["lean loop", "stock loop"])
+def test_the_indicator_depends_on_its_last_bars_alone(run: str, bars):
+    forecaster = tiny_forecaster()
+    subject = of_indicator(ForecastIndicator, params={"bundle": forecaster}, **RUNS[run])
+    assert_causal(subject, bars, warmup=forecaster.memory, memory=forecaster.memory)
+
+
+@pytest.mark.parametrize("bars", [daily_bars(), one_symbol(daily_bars())], ids=["three symbols", "one symbol"])
+@pytest.mark.parametrize("run", RUNS)
+def test_the_indicator_gives_the_forecasters_own_numbers_however_it_is_run(run: str, bars):
+    forecaster = tiny_forecaster()
+    expected = of_columns(forecaster.forecast)(bars)
+    expected = {time: tuple(tuple(v) if isinstance(v, list) else v for v in row) for time, row in expected.items()}
+    subject = of_indicator(ForecastIndicator, params={"bundle": forecaster}, **RUNS[run])
+    assert_same(expected, subject(bars), check=run)
