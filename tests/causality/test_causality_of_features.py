@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from harness import assert_causal, assert_same
+from subjects import daily_bars, minute_bars, of_columns
 
 from engine.data.bars import COLUMNS, Bars
-from harness import assert_causal, assert_same
 from models import features
 from models.features import Columns, Feature, compute, parse_features
-from subjects import daily_bars, minute_bars, of_columns
 
 BARS = {"daily": daily_bars(), "minutes": minute_bars()}
 

@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from harness import assert_causal, assert_same
+from subjects import daily_bars, model_kinds, of_columns, of_indicator, one_symbol, tiny_forecaster
+
 from models import networks
-from models.networks.heads import HEADS
 from models.features import Columns
 from models.indicator import ForecastIndicator
-from subjects import daily_bars, model_kinds, of_columns, of_indicator, one_symbol, tiny_forecaster
+from models.networks.heads import HEADS
 
 RUNS = {
     "lean loop": {"lean": True},
     "stock loop": {"lean": False},
-    "lean engine, bar by bar": {"lean": True, "runonce": False, "preload": False},
-    "stock, bar by bar": {"lean": False, "runonce": False, "preload": False},
+    "nextbar's engine, bar by bar": {"lean": True, "runonce": False, "preload": False},
+    "stock loop, bar by bar": {"lean": False, "runonce": False, "preload": False},
 }
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from harness import assert_causal, assert_same
-from models.forecaster import Forecaster
 from subjects import (
     daily_bars,
     fills_in,
@@ -20,9 +18,14 @@ from subjects import (
     tiny_forecaster,
 )
 
+from models.forecaster import Forecaster
+
 # The longest memory of a shipped strategy with its default parameters: SmaCross's slow average.
 WARMUP = 50
-STOCK_RUNS = {"arrays at once": {}, "bar by bar": {"runonce": False, "preload": False}}
+STOCK_RUNS = {
+    "arrays at once": {},
+    "bar by bar": {"runonce": False, "preload": False},
+}
 
 
 @pytest.fixture(scope="module")
