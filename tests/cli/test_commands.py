@@ -1,0 +1,214 @@
+"""The commands as their user types them, end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from conftest import Project  # type: ignore[import-not-found]
+
+HEAVY = ("torch", "pandas", "backtrader", "numpy", "pytorch_lightning")
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['nextbar', '--help']\n"
+        "from engine.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"
+    for name in ("train", "backtest", "report", "compare", "config"):
+        assert re.search(rf"^  {name} ", output, re.MULTILINE)
+
+
+def test_a_backtest_does_not_import_lightning(project: Project) -> None:
+    code = (
+        "import sys; sys.argv = ['nextbar', 'backtest', 'run.yaml', '--json']\n"
+        "from engine.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print('pytorch_lightning' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "False"
+    assert json.loads(done.stdout)["status"] == "completed"
+
+
+def test_train_writes_a_bundle_and_names_the_next_command(empty: Project) -> None:
+    result = empty.run("train", empty.write())
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    bundle = Path(re.search(r"Wrote (\S+)", result.stderr).group(1))  # type: ignore[union-attr]
+    assert {path.name for path in bundle.iterdir()} == {"weights.safetensors", "bundle.json", "training.csv"}
+    assert "nextbar backtest" in result.stderr
+    for word in ("zero", "last return", "train mean"):
+        assert word in result.stderr
+
+
+def test_train_again_uses_what_is_there_unless_forced(project: Project) -> None:
+    first = project.json("train", "run.yaml")
+    assert first["reused"] is True
+    forced = project.json("train", "run.yaml", "--force")
+    assert forced["reused"] is False
+    assert forced["evaluation"] == first["evaluation"]
+
+
+def test_backtest_prints_one_object_and_repeats_itself(project: Project) -> None:
+    first, second = (project.json("backtest", "run.yaml") for _ in range(2))
+    assert first["status"] == "completed"
+    assert set(first["metrics"]) == {"strategy", "benchmark", "buy_and_hold", "forecast"}
+    assert first["metrics"]["strategy"]["fills"] > 0
+    for key in ("orders_hash", "fills_hash", "metrics"):
+        assert first[key] == second[key]
+    assert first["run"] != second["run"]
+    texts = {(project.folder / value["run"] / "metrics.json").read_bytes() for value in (first, second)}
+    assert len(texts) == 1
+
+
+def test_a_run_folder_holds_what_it_promises(project: Project) -> None:
+    folder = project.folder / project.json("backtest", "run.yaml")["run"]
+    assert {path.name for path in folder.iterdir()} >= {
+        "manifest.json", "config.yaml", "metrics.json", "equity.parquet", "orders.parquet", "fills.parquet",
+        "trades.parquet", "forecasts.parquet", "report.html",
+    }  # fmt: skip
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["in_sample"] is False
+    assert manifest["audit"] == {"fills_after_decision": "passed", "cash_from_fills": "passed"}
+    fills = pd.read_parquet(folder / "fills.parquet")
+    assert (fills["time"] > fills["decision_time"]).all()
+    orders = pd.read_parquet(folder / "orders.parquet")
+    assert orders["time"].min() >= pd.Timestamp("2011-01-03 21:00", tz="UTC")
+    # The resolved run file is a run file: it gives the same run again.
+    again = project.write("again.yaml", **yaml.safe_load((folder / "config.yaml").read_text()))
+    assert project.json("backtest", again)["orders_hash"] == manifest["orders_hash"]
+
+
+def test_each_test_of_a_model_is_counted_for_good(project: Project) -> None:
+    for _ in range(2):
+        folder = project.folder / project.json("backtest", "run.yaml")["run"]
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    trials = [json.loads(line) for line in (project.folder / "runs" / "trials.jsonl").read_text().splitlines()]
+    assert [trial["kind"] for trial in trials].count("backtest") == 2
+    assert trials[-1]["span"] == {"name": "test", "start": "2011-01-01", "end": "2011-06-30"}
+
+
+def test_training_counts_as_a_trial_because_it_looks_at_the_test_span(empty: Project) -> None:
+    empty.json("train", empty.write())
+    (trial,) = [json.loads(line) for line in (empty.folder / "runs" / "trials.jsonl").read_text().splitlines()]
+    assert trial["kind"] == "train"
+    assert set(trial["hashes"]) == {"config", "data", "model", "strategy"}
+    empty.json("train", "run.yaml")
+    assert len((empty.folder / "runs" / "trials.jsonl").read_text().splitlines()) == 1
+
+
+def test_seen_bars_are_refused_unless_asked_for_by_name(project: Project) -> None:
+    bundle = next((project.folder / "bundles").iterdir())
+    seen = project.write("seen.yaml", model={"bundle": str(bundle)}, spans={"test": ["2010-05-01", "2010-12-31"]})
+    assert "validate span" in project.fails(2, "backtest", seen)
+    assert project.runs == []
+    result = project.json("backtest", "run.yaml", "--span", "train")
+    folder = project.folder / result["run"]
+    assert json.loads((folder / "manifest.json").read_text())["in_sample"] is True
+    assert "IN-SAMPLE" in (folder / "report.html").read_text()
+    assert pd.read_parquet(folder / "forecasts.parquet")["in_sample"].all()
+    assert not (project.folder / "runs" / "trials.jsonl").read_text().count('"kind":"backtest"')
+
+
+def test_later_bars_do_not_change_a_run(project: Project) -> None:
+    bundle = next((project.folder / "bundles").iterdir())
+    shorter = project.write("shorter.yaml", model={"bundle": str(bundle)}, spans={"test": ["2011-01-01", "2011-03-31"]})
+    short = project.folder / project.json("backtest", shorter)["run"]
+    whole = project.folder / project.json("backtest", "run.yaml")["run"]
+    fills, all_fills = (pd.read_parquet(folder / "fills.parquet") for folder in (short, whole))
+    assert 0 < len(fills) < len(all_fills)
+    pd.testing.assert_frame_equal(fills, all_fills.iloc[: len(fills)])
+
+
+def test_report_and_compare(project: Project) -> None:
+    project.json("backtest", "run.yaml")
+    project.write("rival.yaml", name="rival", model=None, strategy={"kind": "strategies.buy_and_hold:BuyAndHold"})
+    project.json("backtest", "rival.yaml")
+    page = project.folder / project.json("report", "tiny")["report"]
+    before = page.read_bytes()
+    page.unlink()
+    project.json("report", "tiny")
+    assert page.read_bytes() == before
+    compared = project.json("compare", "tiny", "rival")
+    assert [run["name"] for run in compared["runs"]] == ["tiny", "rival"]
+    assert (project.folder / compared["report"]).is_file()
+    assert "each run once" in project.fails(2, "compare", "rival", "latest")
+
+
+def test_config_prints_every_default_as_a_run_file(project: Project) -> None:
+    printed = project.run("config", "run.yaml", "--set", "broker.cash=5000").stdout
+    values = yaml.safe_load(printed)
+    assert values["broker"]["cash"] == 5000
+    assert values["training"]["patience"] == 5
+    project.write("resolved.yaml", **values)
+    assert project.json("config", "resolved.yaml") == project.json("config", "run.yaml", "--set", "broker.cash=5000")
+
+
+def test_a_halt_exits_with_5_and_still_leaves_its_report(project: Project) -> None:
+    held = project.write("held.yaml", model=None, strategy={"kind": "strategies.buy_and_hold:BuyAndHold"})
+    result = project.run("backtest", held, "--set", "risk.max_drawdown_halt=0.05", "--json")
+    assert result.exit_code == 5
+    value = json.loads(result.stdout)
+    assert value["status"] == "halted"
+    assert "max_drawdown_halt" in result.stderr
+    folder = project.folder / value["run"]
+    assert "HALTED" in (folder / "report.html").read_text()
+    fills = pd.read_parquet(folder / "fills.parquet")
+    signed = fills["quantity"].where(fills["side"] == "buy", -fills["quantity"])
+    assert signed.groupby(fills["symbol"]).sum().abs().max() == 0.0
+
+
+def test_a_strategy_of_ones_own_by_path(project: Project) -> None:
+    (project.folder / "mine.py").write_text(
+        "import backtrader as bt\n"
+        "from models.indicator import ForecastIndicator\n"
+        "class Mine(bt.Strategy):\n"
+        "    params = (('forecaster', None), ('size', 5))\n"
+        "    def __init__(self):\n"
+        "        self.forecast = ForecastIndicator(self.data, bundle=self.p.forecaster)\n"
+        "    def next(self):\n"
+        "        if len(self) % 7 == 1:\n"
+        "            self.order_target_size(target=self.p.size if self.forecast.upper[0] > 0 else 0)\n"
+        "        elif len(self) % 7 == 4:\n"
+        "            self.close()\n"
+    )
+    mine = project.write("mine.yaml", name="mine", strategy={"kind": "./mine.py:Mine", "params": {"size": 3}})
+    first = project.json("backtest", mine)
+    assert first["metrics"]["strategy"]["fills"] > 10
+    assert set(pd.read_parquet(project.folder / first["run"] / "fills.parquet")["quantity"]) == {3.0}
+
+
+def test_the_readme_rule_runs(project: Project) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Momentum" in block)
+    (project.folder / "mine.py").write_text(code)
+    mine = project.write("mine.yaml", model=None, strategy={"kind": "./mine.py:Momentum", "params": {"days": 60}})
+    assert project.json("backtest", mine)["metrics"]["strategy"]["fills"] > 0
+
+
+def test_every_shipped_run_file_without_a_model_runs(empty: Project) -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    for path in sorted(configs.glob("*.yaml")):
+        if "model:" not in path.read_text():
+            assert empty.json("backtest", path)["metrics"]["strategy"]["fills"] > 0, path
+
+
+def test_tables_go_to_stderr_and_colours_can_be_switched_off(project: Project) -> None:
+    result = project.run("backtest", "run.yaml")
+    assert result.stdout == ""
+    assert "buy-and-hold" in result.stderr
+    assert "\x1b[" not in result.stderr
