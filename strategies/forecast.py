@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.errors import ConfigError
 from models.indicator import ForecastIndicator
 from strategies.rule import Context, Floats, Rule, needed_forecaster
 
@@ -48,6 +49,9 @@ class Forecast(Rule):
     @classmethod
     def parameters(cls, values: Mapping[str, float], context: Context) -> ForecastParams:
         """Costs and permission to sell short come from the account, unless the run file names others."""
+        for name in ("cap", "full_size", "max_gross"):
+            if not values.get(name, 1.0) > 0.0:
+                raise ConfigError(f"strategy.params.{name}: expected a number above 0, found {values[name]:g}")
         own = {"cost_bps": context.costs.round_trip_bps, "short": float(context.short)}
         return ForecastParams(**{**own, **values})
 
@@ -73,12 +77,16 @@ class Forecast(Rule):
                 if width > 0.0:
                     certainty = min(1.0, abs(forecast) / (width * params.full_size))
                 result[i] = np.sign(forecast) * params.cap * certainty
-        gross = np.sum(np.abs(result))
-        if gross > params.max_gross:
+        # Positions that are held stay as they are; new ones share what is left of the gross limit.
+        held, opened = 0.0, 0.0
+        for i in range(len(weights)):
+            if weights[i] != 0.0:
+                held += abs(result[i])
+            else:
+                opened += abs(result[i])
+        if opened > 0.0 and held + opened > params.max_gross:
+            scale = max(0.0, params.max_gross - held) / opened
             for i in range(len(weights)):
-                # Positions that are held stay as they are; new ones share what is left.
                 if weights[i] == 0.0:
-                    held = np.sum(np.abs(result[weights != 0.0]))
-                    room = max(0.0, params.max_gross - held)
-                    result[i] *= room / (gross - held)
+                    result[i] *= scale
         return result

@@ -24,7 +24,7 @@ from strategies.runner import RuleStrategy
 class LoadedStrategy:
     """A strategy ready to be added to Cerebro: ``cerebro.addstrategy(cls, **arguments)``.
 
-    ``source_hash`` is the SHA-256 of the file that defines it.
+    ``source_hash`` is the SHA-256 of the file that the run file names.
     """
 
     name: str
@@ -37,8 +37,8 @@ def load_strategy(config: RunConfig, context: Context) -> LoadedStrategy:
     """Find the strategy of a run file and check its parameters.
 
     Raises:
-        ConfigError: no such module, file or class, or parameters that it does not know.
-        StrategyError: its file raised while it was imported.
+        ConfigError: no such module, file or class, or parameters that it does not know or whose type is wrong.
+        StrategyError: its file raised while it was imported, or the rule while it was built.
     """
     section = config.strategy
     place, name = section.kind.rsplit(":", 1)
@@ -50,7 +50,7 @@ def load_strategy(config: RunConfig, context: Context) -> LoadedStrategy:
         )
     source = Path(str(module.__file__)).read_bytes()
     arguments = (
-        {"rule": found(section.params, context)} if issubclass(found, Rule) else _arguments(found, section, context)
+        {"rule": _rule(found, section, context)} if issubclass(found, Rule) else _arguments(found, section, context)
     )
     return LoadedStrategy(
         name=name,
@@ -60,23 +60,46 @@ def load_strategy(config: RunConfig, context: Context) -> LoadedStrategy:
     )
 
 
+def _rule(cls: type[Rule], section: StrategyConfig, context: Context) -> Rule:
+    lacking = sorted(name for name in ("Params", "signals") if not hasattr(cls, name)) + sorted(cls.__abstractmethods__)
+    if lacking:
+        raise ConfigError(f"strategy.kind: {cls.__name__} is not a complete rule: it lacks {', '.join(lacking)}")
+    try:
+        return cls(section.params, context)
+    except NextbarError:
+        raise
+    except Exception as error:
+        raise StrategyError(f"{cls.__name__} could not be built: {_short(error)}") from error
+
+
 def _arguments(cls: type[bt.Strategy], section: StrategyConfig, context: Context) -> dict[str, Any]:
-    known = set(cls.params._getkeys())
-    for key in section.params:
-        if key not in known or key == "forecaster":
+    defaults = dict(cls.params._getitems())
+    settable = sorted(defaults.keys() - {"forecaster"})
+    for key, value in section.params.items():
+        if key not in settable:
             raise ConfigError(
-                f"strategy.params.{key}: unknown to {cls.__name__}; "
-                f"expected one of {', '.join(sorted(known - {'forecaster'})) or 'none'}"
+                f"strategy.params.{key}: unknown to {cls.__name__}; expected one of {', '.join(settable) or 'none'}"
             )
+        expected = _kind(defaults[key])
+        if expected and _kind(value) != expected:
+            raise ConfigError(f"strategy.params.{key}: expected {expected}, found {value!r}")
     arguments: dict[str, Any] = dict(section.params)
-    if "forecaster" in known:
+    if "forecaster" in defaults:
         arguments["forecaster"] = needed_forecaster(context)
     return arguments
+
+
+def _kind(value: object) -> str:
+    """What a parameter of a plain strategy takes, by its default; empty where that tells nothing."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text"}
+    return kinds.get(type(value), "")
 
 
 def _module(place: str, config: RunConfig) -> ModuleType:
     if place.endswith(".py"):
         return _from_file(config.resolve(Path(place)))
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise ConfigError(f"strategy.kind: expected module:Class or ./file.py:Class, found {config.strategy.kind}")
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -86,7 +109,7 @@ def _module(place: str, config: RunConfig) -> ModuleType:
                 "relative to the run file"
             ) from None
         raise StrategyError(f"strategy.kind: {place} could not be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"strategy.kind: {place} could not be imported: {_short(error)}") from error
 
 
@@ -105,7 +128,7 @@ def _from_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except NextbarError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"{path}: the strategy could not be imported: {_short(error)}") from error
     return module
 

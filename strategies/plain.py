@@ -22,6 +22,8 @@ class Plain(bt.Strategy):
     def next(self) -> None:
         """Decide for each symbol by itself."""
         for data, forecast in zip(self.datas, self.forecasts, strict=True):
+            if data.datetime[0] < self.datetime[0]:
+                continue  # no new bar of its own: what was ordered at its last one still waits
             if self.getposition(data):
                 if forecast.forecast[0] < 0.0:
                     self.cancel(self.stops[data._name])

@@ -78,7 +78,8 @@ class Rule(ABC):
         """Target weights of all symbols at one bar.
 
         Args:
-            signals: [symbols, signals], the values at the decision bar; NaN where a symbol has no value yet.
+            signals: [symbols, signals], the values at each symbol's last bar; NaN where it has no value yet. The answer
+                counts for the symbols that have a bar now.
             weights: [symbols], the last targets that were ordered, as fractions of equity; not the drifted weights.
             bars_held: [symbols], the symbol's bars since its target left zero; 0 while it is flat.
             params: an instance of ``Params``.
@@ -106,7 +107,10 @@ def needed_forecaster(context: Context) -> Forecaster:
 
 
 def each_symbol(rule: Callable[[Floats, float, float, Any], float]) -> Targets:
-    """Lift a rule written for one symbol, ``rule(signals[k], weight, bars_held, params) -> weight``, to all symbols."""
+    """Lift a rule written for one symbol, ``rule(signals[k], weight, bars_held, params) -> weight``, to all symbols.
+
+    In a Rule's class body: ``targets = staticmethod(each_symbol(rule))``.
+    """
 
     def targets(signals: Floats, weights: Floats, bars_held: Floats, params: Any) -> Floats:
         result = np.empty(len(weights))

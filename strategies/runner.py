@@ -7,8 +7,9 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
+from engine.errors import StrategyError
 from engine.trading.sizing import changes, rounded_down, target_quantity
-from strategies.rule import Rule
+from strategies.rule import Floats, Rule
 
 
 class RuleStrategy(bt.Strategy):
@@ -17,7 +18,7 @@ class RuleStrategy(bt.Strategy):
     A symbol is decided on at its own bars only: one that is not listed yet, has stopped, or has no bar now keeps its
     target. Sells go out before buys, then symbols in order. A reversal is two orders on two bars: the position is
     closed first. A target whose order the broker turns down does not count as ordered, and is tried again at the next
-    bar.
+    bar; so is the part of one that there was no room for.
     """
 
     params = (("rule", None),)
@@ -46,21 +47,40 @@ class RuleStrategy(bt.Strategy):
         for i in fresh:
             self._signals[i] = [line[0] for line in self._lines[i]]
             self._bars_held[i] = self._bars_held[i] + 1.0 if self._weights[i] else 0.0
-        targets = self._rule.targets(
-            self._signals.copy(), self._weights.copy(), self._bars_held.copy(), self._rule.params
-        )
+        targets = self._targets()
         wanted = []
         for i in fresh:
             target = float(targets[i])
-            if np.isfinite(target) and changes(target, self._weights[i], self._min_change):
+            if not np.isnan(target) and changes(target, self._weights[i], self._min_change):
                 wanted.append(self._wanted(i, target))
         if not wanted:
             return
         room = self._room(wanted)
         for i, target, delta in sorted(wanted, key=lambda order: (order[2] > 0.0, order[0])):
-            fitted, room = self._fitted(i, delta, room)
-            if delta == 0.0 or (fitted != 0.0 and self._send(i, fitted)):
+            if delta == 0.0:  # less than a share, or what is held already
                 self._weights[i] = target
+                continue
+            fitted, room = self._fitted(i, delta, room)
+            last = self._weights[i]
+            # An order that was cut counts for its part of the way: the rest is tried again when there is room.
+            ordered = target if fitted == delta else last + (target - last) * fitted / delta
+            if changes(ordered, last, self._min_change) and self._send(i, fitted):
+                self._weights[i] = ordered
+
+    def _targets(self) -> Floats:
+        """The rule's answer for all symbols."""
+        name = type(self._rule).__name__
+        signals, weights, bars_held = self._signals.copy(), self._weights.copy(), self._bars_held.copy()
+        try:
+            targets = self._rule.targets(signals, weights, bars_held, self._rule.params)
+        except Exception as error:
+            raise StrategyError(f"{name}.targets raised {type(error).__name__}: {error}") from error
+        if np.shape(targets) != weights.shape:
+            raise StrategyError(
+                f"{name}.targets: expected an array of {len(weights)} weights, one a symbol, "
+                f"found the shape {np.shape(targets)}"
+            )
+        return targets
 
     def _wanted(self, i: int, target: float) -> tuple[int, float, float]:
         """Symbol, the target that this order is for, and the signed quantity it takes."""
@@ -80,11 +100,11 @@ class RuleStrategy(bt.Strategy):
         cash that is there, since pending sales have not paid yet.
         """
         gross = 0.0
-        closing = {i: delta for i, _, delta in wanted}
+        deltas = {i: delta for i, _, delta in wanted}
         for i, data in enumerate(self.datas):
             held = self.getposition(data).size
             if held:
-                after = held + closing.get(i, 0.0)
+                after = held + deltas.get(i, 0.0)
                 gross += min(abs(held), abs(after)) * data.close[0]
         room = float(self._rule.context.max_gross * self.broker.getvalue() - gross)
         if self._rule.context.account == "cash":
