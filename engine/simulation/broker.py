@@ -106,7 +106,8 @@ class SimulatedBroker(bt.BrokerBase):
         """Equity, or the market value of the positions in ``datas``."""
         if datas is None:
             return self.venue.ledger.equity(self._prices)
-        return float(sum(self.venue.ledger.quantity(d._name) * d.close[0] for d in datas))
+        held = [(self.venue.ledger.quantity(data._name), data) for data in datas]
+        return float(sum(quantity * data.close[0] for quantity, data in held if quantity))
 
     get_cash = getcash
     get_value = getvalue
@@ -114,6 +115,12 @@ class SimulatedBroker(bt.BrokerBase):
     def getposition(self, data: Any, clone: bool = True) -> Any:
         """Position of a feed: a picture of the ledger's, made anew at each fill. Changing it changes nothing."""
         return self.positions[data]
+
+    def setcommission(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: what trading costs is said in one place."""
+        raise StrategyError("costs are not set from a strategy; write them in the run file, under broker")
+
+    addcommissioninfo = setcommission
 
     def orderstatus(self, order: Any) -> int:
         """Present status of an order, as backtrader's number."""
@@ -146,6 +153,9 @@ class SimulatedBroker(bt.BrokerBase):
         **kwargs: Any,
     ) -> Any:
         exectype = bt.Order.Market if exectype is None else exectype
+        order_type, time_in_force = _order_type(exectype), _time_in_force(valid)
+        if not len(data):
+            raise StrategyError(f"an order for {data._name} before its first bar has no price; check len(data) first")
         for name in ("trailamount", "trailpercent", "transmit", "histnotify"):
             kwargs.pop(name, None)
         family = bt.BuyOrder if side == BUY else bt.SellOrder
@@ -160,10 +170,10 @@ class SimulatedBroker(bt.BrokerBase):
             symbol=data._name,
             side=side,
             quantity=float(size),
-            type=_order_type(exectype),
+            type=order_type,
             limit_price=_price(price if exectype == bt.Order.Limit else plimit, exectype, "limit"),
             stop_price=_price(price, exectype, "stop"),
-            time_in_force=_time_in_force(valid),
+            time_in_force=time_in_force,
             decided=to_nanoseconds(self._now()),
         )
         if parent is not None:
@@ -239,12 +249,14 @@ class SimulatedBroker(bt.BrokerBase):
 
     def _report(self, events: list[Event], now: float) -> None:
         """Tell backtrader's orders what happened to ours."""
-        for order, fill in events:
+        last = {order.id: position for position, (order, _) in enumerate(events)}
+        for position, (order, fill) in enumerate(events):
             shown = self._orders[order.id][1]
             if fill is not None:
                 self._execute(shown, fill, now)
                 self._notify(shown)
-            if order.status is OrderStatus.FILLED:
+            if order.status is OrderStatus.FILLED or last[order.id] != position:
+                # An order carries its present status: one that woke and ended in this bar is told of once, at its end.
                 continue
             if order.status is OrderStatus.ACCEPTED:
                 shown.activate()

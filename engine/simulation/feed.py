@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from engine.errors import DataError
 from engine.simulation.clock import to_days
 
 _TIMEFRAMES = {"m": bt.TimeFrame.Minutes, "h": bt.TimeFrame.Minutes, "d": bt.TimeFrame.Days, "w": bt.TimeFrame.Weeks}
@@ -21,7 +22,7 @@ def _timeframe(timeframe: str) -> tuple[int, int]:
 
 
 class ArrayFeed(bt.feed.DataBase):
-    """One symbol's bars, stamped with their ends.
+    """One symbol's bars, stamped with their ends, for one run.
 
     Args (as backtrader parameters):
         dataname: canonical frame of the data room.
@@ -30,6 +31,7 @@ class ArrayFeed(bt.feed.DataBase):
     """
 
     params = (("bars", "1d"),)
+    _position = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,26 +43,41 @@ class ArrayFeed(bt.feed.DataBase):
             "openinterest": np.zeros(len(frame)),
         }
         # The strategy reaches its feed: it must not find the whole frame there.
-        self.p.dataname = self.p.name
+        self.p.dataname = self._dataname = self.p.name
         for name in self._columns:
             # Found at once in the instance, where backtrader would search two levels of attributes at each access.
             self.__dict__[name] = getattr(self.lines, name)
 
+    def start(self) -> None:
+        """Begin at the first bar."""
+        super().start()
+        self._position = 0
+        if not self._columns:
+            raise DataError(f"{self._name}: this feed has been run already and let go of its bars; build a new one")
+
     def preload(self) -> None:
-        """Fill every line from its array, once; the arrays are let go."""
-        for name, values in self._columns.items():
-            line = getattr(self.lines, name)
-            line.array = array.array("d", np.ascontiguousarray(values).tobytes())
+        """Fill every line; an ``Engine`` does so itself, once its strategy is built and cannot look at the bars."""
+        if not getattr(self._env, "fills_feeds", False):
+            self.fill()
+
+    def fill(self) -> None:
+        """Fill every line from its array, at once; the arrays are let go."""
+        if self._filters or self._tzinput or self.p.fromdate is not None or self.p.todate is not None:
+            super().preload()
+        else:
+            for name, values in self._columns.items():
+                line = getattr(self.lines, name)
+                line.array = array.array("d", np.ascontiguousarray(values).tobytes())
+            self.home()
         self._columns = {}
-        self.home()
 
     def _load(self) -> bool:
-        """One bar at a time, for runs without preloading."""
-        position = len(self) - 1
-        if position >= len(self._columns["datetime"]):
+        """One bar at a time, for runs without preloading and for feeds with filters."""
+        if self._position >= len(self._columns.get("datetime", ())):
             return False
         for name, values in self._columns.items():
-            getattr(self.lines, name)[0] = float(values[position])
+            getattr(self.lines, name)[0] = float(values[self._position])
+        self._position += 1
         return True
 
     def __reduce__(self) -> Any:

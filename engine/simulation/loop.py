@@ -2,15 +2,15 @@
 
 ``Engine`` is a ``bt.Cerebro`` whose ``_runonce`` moves flat lists of line buffers instead of walking the object tree,
 and tells the strategy something only when there is something to tell. It takes any backtrader broker. What it does
-not cover (timers, writers, observers, cheat-on-open, resampled feeds, several strategies, couplers) runs in the stock
-loop, with the same results and at its speed.
+not cover (timers, writers, observers, resampled feeds, several strategies, couplers) runs in the stock loop, with the
+same results and at its speed, but with lines that show bars to come: ``simulate`` does not run that.
 """
 
 from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,8 +18,9 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ConfigError, DataError
-from engine.simulation.lines import guarded
+from engine.errors import ConfigError, DataError, LookAheadError, StrategyError
+from engine.simulation.feed import ArrayFeed
+from engine.simulation.lines import checked, guarded
 
 PROGRESS_STEPS = 1000
 _INDICATORS = bt.LineIterator.IndType
@@ -36,9 +37,10 @@ class Engine(bt.Cerebro):
         start: float days of the first decision; earlier bars are history that indicators see and strategies do not
             decide on. None: all bars are decided on.
         on_progress: called every thousand steps with (steps done, steps in all).
-        stock_reason: why the stock loop ran instead, or empty.
+        stock_reason: why the stock loop ran instead, or empty; also empty where ``runonce`` or ``preload`` was switched
+            off, which asks for it.
         time: float days of the step that is being worked on.
-        steps: how many steps have been worked on.
+        steps: number of the step that is being worked on, from 1.
 
     Cerebro's own parameters are given as usual; ``stdstats`` is off and ``quicknotify`` is on by default, so that a
     fill reaches the strategy before it decides on the bar that brought it.
@@ -59,21 +61,55 @@ class Engine(bt.Cerebro):
         self.time = 0.0
         self.steps = 0
 
+    @property
+    def fills_feeds(self) -> bool:
+        """Whether the engine fills the feeds itself, late; clones need the bars of what they copy before that."""
+        return not any(data._clone for data in self.datas)
+
+    def runstrategies(self, iterstrat: Any, predata: bool = False) -> Any:
+        """As Cerebro's, without the settings that let a strategy see or fill what it cannot know yet."""
+        for name in ("cheat_on_open", "oldsync"):
+            if getattr(self.p, name):
+                raise ConfigError(f"{name}=True shows a strategy bars that are not over; remove it")
+        return super().runstrategies(iterstrat, predata)
+
     def _runonce(self, runstrats: list[Any]) -> None:
-        self.stock_reason = self._needs_stock_loop(runstrats)
-        if self.stock_reason:
-            if self.start is not None:
-                raise ConfigError(
-                    f"this strategy needs backtrader's own loop ({self.stock_reason}), which decides on every bar and "
-                    "cannot begin after a warm-up; remove what needs it"
-                )
+        self._fill_feeds()
+        reason = self._needs_stock_loop(runstrats)
+        if reason:
+            self._use_stock_loop(reason)
             super()._runonce(runstrats)
             return
         strategy = runstrats[0]
         self._check_lengths(strategy)
-        strategy._once()
+        self._check_inputs(strategy)
+        with checked([*self.datas, *_descendants(strategy)], computing=True):
+            strategy._once()
         strategy.reset()
-        self._loop(strategy)
+        with checked([strategy], computing=False):
+            self._loop(strategy)
+
+    def _runnext(self, runstrats: list[Any]) -> None:
+        """Cerebro comes here without preload or runonce, and for indicators that switch runonce off."""
+        if self._dopreload:
+            self._fill_feeds()
+        asked = not (self.p.preload and self.p.runonce)
+        self._use_stock_loop("" if asked else "an indicator that is computed bar by bar")
+        super()._runnext(runstrats)
+
+    def _fill_feeds(self) -> None:
+        """Only now: while the strategy was built and started, it had no bar to look at."""
+        for data in self.datas if self.fills_feeds else ():
+            if isinstance(data, ArrayFeed):
+                data.fill()
+
+    def _use_stock_loop(self, reason: str) -> None:
+        if self.start is not None:
+            raise ConfigError(
+                f"this run needs backtrader's own loop ({reason or 'preload or runonce is off'}), which decides on "
+                "every bar, cannot begin after a warm-up, and shows bars to come; remove what needs it"
+            )
+        self.stock_reason = reason
 
     def _needs_stock_loop(self, strategies: list[Any]) -> str:
         if len(strategies) != 1:
@@ -82,8 +118,6 @@ class Engine(bt.Cerebro):
             return "timers"
         if self.runwriters:
             return "writers"
-        if self.p.cheat_on_open or self.p.oldsync or self._exactbars:
-            return "cheat-on-open, the old synchronisation or saved memory"
         if strategies[0]._lineiterators[_OBSERVERS]:
             return "observers"
         for data in self.datas:
@@ -105,13 +139,30 @@ class Engine(bt.Cerebro):
                     f"and there are {data.buflen()}; give it a longer history or a shorter memory"
                 )
 
+    def _check_inputs(self, strategy: Any) -> None:
+        """What backtrader computes at once from lines, it pairs by position, wherever those positions lie in time."""
+        for indicator in _descendants(strategy):
+            if isinstance(indicator, bt.linebuffer._LineForward):
+                raise LookAheadError(
+                    f"line({indicator.ago}) was asked for: that is the line {indicator.ago} bar(s) into the future; "
+                    "only line(0), line(-1), line(-2) ... exist"
+                )
+            inputs = getattr(indicator, "_datas", None) or getattr(indicator, "datas", [])
+            found = {_feed_position(line, self.datas) for line in inputs}
+            feeds = [data for position, data in enumerate(self.datas) if position in found]
+            if any(not np.array_equal(_times(feed), _times(feeds[0])) for feed in feeds[1:]):
+                names = " and ".join(feed._name for feed in feeds)
+                raise StrategyError(
+                    f"{type(indicator).__name__} combines {names}, whose bars do not end at the same times, and would "
+                    "pair bars of different times; combine their values in next(), or give them the same bars"
+                )
+
     def _loop(self, strategy: Any) -> None:
         datas = self.datas
         followers: list[list[Any]] = [[data] for data in datas]
-        for indicator in strategy._lineiterators[_INDICATORS]:
-            position = clock_position(indicator, datas)
-            if position is not None:
-                followers[position].append(indicator)
+        for indicator in _descendants(strategy):
+            # Parts of an indicator that follow nothing themselves do not differ from their first feed.
+            followers[clock_position(indicator, datas) or 0].append(indicator)
         times = [_times(data) for data in datas]
         begin = -math.inf if self.start is None else self.start
         cells = [[int(np.searchsorted(own, begin)) - 1] for own in times]
@@ -143,6 +194,7 @@ class Engine(bt.Cerebro):
         status = 1
         for time, positions in zip(clock, advancing, strict=True):
             self.time = time
+            self.steps += 1
             for position in positions:
                 cells[position][0] += 1
             broker_next()
@@ -160,6 +212,9 @@ class Engine(bt.Cerebro):
                 strategy._notify()
             if status >= 0:
                 status = max(minimum - cell[0] - 1 for minimum, cell in zip(minimums, cells, strict=True))
+                if self.steps == 1:
+                    # The first decision is the strategy's start, also where history has made all indicators ready.
+                    status = max(status, 0)
             if status < 0:
                 decide()
             elif status == 0:
@@ -172,7 +227,6 @@ class Engine(bt.Cerebro):
                 strategy.clear()
             if self._event_stop:
                 return
-            self.steps += 1
             if self.on_progress is not None and not self.steps % PROGRESS_STEPS:
                 self.on_progress(self.steps, len(clock))
 
@@ -202,11 +256,22 @@ def _listens(strategy: Any) -> bool:
     return overrides or bool(strategy.analyzers) or own._notify is not base._notify
 
 
+def _descendants(holder: Any) -> Iterator[Any]:
+    """Indicators of a strategy, and the indicators inside them."""
+    for indicator in getattr(holder, "_lineiterators", {}).get(_INDICATORS, []):
+        yield indicator
+        yield from _descendants(indicator)
+
+
 def clock_position(indicator: Any, datas: list[Any]) -> int | None:
     """Position of the feed whose bars an indicator follows, or None where there is no such feed."""
+    return _feed_position(indicator._clock, datas)
+
+
+def _feed_position(clock: Any, datas: list[Any]) -> int | None:
+    """Position of the feed that a line, an indicator or a feed belongs to, by the way of what it follows."""
     positions = {id(data): position for position, data in enumerate(datas)}
     positions.update({id(line): position for position, data in enumerate(datas) for line in data.lines})
-    clock = indicator._clock
     while clock is not None and id(clock) not in positions:
         if isinstance(clock, bt.lineseries.LineSeriesStub):
             clock = clock.lines[0]

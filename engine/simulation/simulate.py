@@ -66,9 +66,7 @@ def simulate(
         StrategyError: the strategy raised; names the bar.
     """
     times = _decision_times(bars, start)
-    engine = Engine(
-        start=None if start is None else float(to_days(pd.DatetimeIndex([start]))[0]), on_progress=on_progress
-    )
+    engine = Engine(start=float(to_days(times[:1])[0]), on_progress=on_progress)
     venue_broker = SimulatedBroker(broker=broker, risk=risk, session_ends=session_ends)
     engine.setbroker(venue_broker)
     for symbol, frame in bars.frames.items():
@@ -114,7 +112,7 @@ def _decision_times(bars: Bars, start: pd.Timestamp | None) -> pd.DatetimeIndex:
 def _bar(engine: Engine) -> str:
     if not engine.time:
         return "the start, before the first bar"
-    return f"bar {engine.steps + 1} ({pd.Timestamp(to_nanoseconds(engine.time), tz='UTC'):%Y-%m-%d %H:%M} UTC)"
+    return f"bar {engine.steps} ({pd.Timestamp(to_nanoseconds(engine.time), tz='UTC'):%Y-%m-%d %H:%M} UTC)"
 
 
 def equity_curve(
