@@ -1,4 +1,4 @@
-"""A stage for strategies: made-up bars, the same strategy on our loop and on backtrader's, and what each of them saw."""
+"""A stage for strategies: made-up bars, one strategy on our loop and on backtrader's, and what each of them saw."""
 
 from __future__ import annotations
 
