@@ -206,7 +206,7 @@ def _assemble(
     forecasts, forecast_figures = pd.DataFrame(), None
     if forecaster is not None:
         record = forecaster.bundle.record
-        forecasts = forecast_frame(bars, forecaster, period).assign(in_sample=in_sample)
+        forecasts = forecast_frame(bars, forecaster, period, known=simulation.forecasts).assign(in_sample=in_sample)
         forecast_figures = score_frame(forecasts, train_mean=record.train_mean, train_naive_mae=record.train_naive_mae)
     return Run(
         manifest={

@@ -94,11 +94,16 @@ def _percent(hits: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float | None:
     return 100.0 * float(np.mean(hits)) if len(hits) else None
 
 
-def forecast_frame(bars: Bars, forecaster: Forecaster, span: tuple[date, date]) -> pd.DataFrame:
+def forecast_frame(
+    bars: Bars, forecaster: Forecaster, span: tuple[date, date], *, known: Mapping[str, Floats] | None = None
+) -> pd.DataFrame:
     """The forecasts at every decision bar of a span, beside what came.
 
     Windows reach back before the span; realised returns do not reach beyond it, so the last ``horizon`` decision bars
     of each symbol have none.
+
+    Args:
+        known: symbol -> [bars, 3], forecasts that the forecaster has made of these very bars already.
 
     Returns:
         A frame ordered by symbol and time with the columns time (UTC, end of the decision bar), symbol, and in log
@@ -116,7 +121,8 @@ def forecast_frame(bars: Bars, forecaster: Forecaster, span: tuple[date, date]) 
         labels = labels_of(columns.close, forecaster.horizon).astype(np.float64)
         last = np.full(len(labels), np.nan)
         last[forecaster.horizon :] = labels[: -forecaster.horizon]
-        forecasts = forecaster.forecast(columns)[taken]
+        made = None if known is None else known.get(symbol)
+        forecasts = forecaster.forecast(columns)[taken] if made is None else made[decisions]
         parts.append(
             pd.DataFrame(
                 {

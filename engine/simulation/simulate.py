@@ -21,6 +21,7 @@ from engine.simulation.loop import Engine
 from engine.trading.ledger import Ledger
 from engine.trading.orders import Order
 from engine.trading.trades import Trade, round_trips
+from models.indicator import ForecastIndicator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Simulation:
         equity: index ``time`` (bar ends of the decided span, UTC); columns equity, cash (account currency) and
             gross_exposure (fraction of equity).
         halted: why a risk limit stopped trading, or empty.
+        forecasts: symbol -> [bars, 3], the lines forecast, lower and upper of the strategy's ``ForecastIndicator``, row
+            by row with the symbol's bars; empty for a strategy without one.
     """
 
     orders: list[Order]
@@ -41,6 +44,7 @@ class Simulation:
     trades: list[Trade]
     equity: pd.DataFrame
     halted: str
+    forecasts: Mapping[str, NDArray[np.float64]]
 
 
 def simulate(
@@ -92,7 +96,16 @@ def simulate(
         ),
         equity=equity_curve(times, closes, venue.ledger, broker.cash),
         halted=venue_broker.gate.halted,
+        forecasts=_forecasts(engine.runningstrats[0]),
     )
+
+
+def _forecasts(strategy: Any) -> dict[str, NDArray[np.float64]]:
+    return {
+        indicator.data._name: np.column_stack([np.array(line.array) for line in indicator.lines])
+        for indicator in strategy._lineiterators[bt.LineIterator.IndType]
+        if isinstance(indicator, ForecastIndicator)
+    }
 
 
 def _decision_times(bars: Bars, start: pd.Timestamp | None) -> pd.DatetimeIndex:

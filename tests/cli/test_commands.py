@@ -212,3 +212,11 @@ def test_tables_go_to_stderr_and_colours_can_be_switched_off(project: Project) -
     assert result.stdout == ""
     assert "buy-and-hold" in result.stderr
     assert "\x1b[" not in result.stderr
+
+
+def test_recorded_forecasts_are_those_the_strategy_saw(project: Project) -> None:
+    seen = pd.read_parquet(project.folder / project.json("backtest", "run.yaml")["run"] / "forecasts.parquet")
+    hold = project.write("hold.yaml", strategy={"kind": "strategies.buy_and_hold:BuyAndHold"})
+    computed = pd.read_parquet(project.folder / project.json("backtest", hold)["run"] / "forecasts.parquet")
+    assert seen["forecast"].notna().all()
+    pd.testing.assert_frame_equal(seen, computed, check_exact=True)
