@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bars, Project  # type: ignore[import-not-found]
+from cli_project import Bars, Project
 
 FILES = {"source": "files", "path": "bars", "symbols": ["ABC"]}
 SMA = {"kind": "strategies.sma_cross:SmaCross", "params": {"fast": 5, "slow": 20}}

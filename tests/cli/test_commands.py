@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from conftest import Project  # type: ignore[import-not-found]
+from cli_project import Project
 
 HEAVY = ("torch", "pandas", "backtrader", "numpy", "pytorch_lightning")
 
