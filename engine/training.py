@@ -40,7 +40,8 @@ class TrainingReport:
     Attributes:
         path: the bundle's folder.
         hash: of the request, see ``models.bundle.bundle_hash``.
-        evaluation: figures on the test span, beside the naive forecasts'; see ``models.evaluation.score``.
+        evaluation: figures on the test span as the bars are now, beside the naive forecasts'; see
+            ``models.evaluation.score``.
         epochs: epochs run. best_epoch: the one whose weights were kept.
         reused: a bundle of the same request and bars was there already, and nothing was trained.
         parameters: of the network.
@@ -78,8 +79,6 @@ def train(config: RunConfig, *, root: Path = Path(), progress: bool = False, for
         StorageError: the bundle could not be written.
         KeyboardInterrupt: on Ctrl-C; nothing half-written is left.
     """
-    from models.training import fit  # Lightning takes seconds to import: only where a network is fitted
-
     model = own_model(config)
     bars = load_bars(config.data, config.folder)
     windows = _build_windows(model, bars)
@@ -87,18 +86,7 @@ def train(config: RunConfig, *, root: Path = Path(), progress: bool = False, for
     bundle = None if force else _find_trained(config, bars, root=root)
     reused = bundle is not None
     if bundle is None:
-        fitted = fit(
-            lambda: build_network(model),
-            windows,
-            train_rows=rows["train"],
-            validation_rows=rows["validate"],
-            config=config.training,
-            progress=progress,
-        )
-        train_labels = windows.labels[rows["train"]]
-        bundle = new_bundle(
-            config, fitted.network, curve=fitted.curve, bars=bars, train_labels=train_labels, root=root / "bundles"
-        )
+        bundle = _fit_bundle(config, model, bars, windows, rows, root=root, progress=progress)
     evaluation = _evaluate(bundle, bars, config)
     if not reused:
         bundle = write_bundle(evaluated(bundle, evaluation))
@@ -157,6 +145,31 @@ def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None
     record = bundle.record
     same_bars = record.training_bars == training_bars(bars, config.spans, memory=record.memory)
     return bundle if same_bars and record.hash == bundle_hash(config) else None
+
+
+def _fit_bundle(
+    config: RunConfig,
+    model: LstmConfig,
+    bars: Bars,
+    windows: Windows,
+    rows: Mapping[SpanName, Rows],
+    *,
+    root: Path,
+    progress: bool,
+) -> Bundle:
+    from models.training import fit  # Lightning takes seconds to import: only where a network is fitted
+
+    fitted = fit(
+        lambda: build_network(model),
+        windows,
+        train_rows=rows["train"],
+        validation_rows=rows["validate"],
+        config=config.training,
+        progress=progress,
+    )
+    labels = windows.labels[rows["train"]]
+    bundles = root / "bundles"
+    return new_bundle(config, fitted.network, curve=fitted.curve, bars=bars, train_labels=labels, root=bundles)
 
 
 def _evaluate(bundle: Bundle, bars: Bars, config: RunConfig) -> Mapping[str, float | None]:
