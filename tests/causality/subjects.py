@@ -25,7 +25,7 @@ from engine.simulation.simulate import equity_curve, simulate
 from engine.trading.ledger import Ledger
 from engine.trading.orders import Order
 from models.bundle import new_bundle
-from models.features import Columns
+from models.features import Columns, parse_features
 from models.forecaster import Forecaster
 from models.networks import Network, build_network
 from models.windows import Windows
@@ -137,8 +137,7 @@ def tiny_forecaster(
             network.head.project.weight.mul_(10.0)  # strong opinions, so that strategies trade on them
             change(network)
     network.eval()
-    # Features do not need a bundle, but a bundle parses them: it is made twice, the second time around fitted parts.
-    features = new_bundle(config, network, curve=(), bars=bars, train_labels=np.ones(1), root=Path("bundles")).features
+    features = parse_features(config.model.features, close_only=False)
     windows = Windows.build(bars, features, lookback=LOOKBACK, horizon=2)
     rows = windows.rows({symbol: slice(0, len(frame) - 2) for symbol, frame in bars.frames.items()})
     labels = torch.from_numpy(windows.labels[rows])
@@ -205,12 +204,16 @@ def _run_cerebro(
         assert not cerebro.stock_reason, "the lean loop was to be tested, and did not run"
 
 
-def of_strategy(make: Callable[[], LoadedStrategy | tuple[type[bt.Strategy], Mapping[str, Any]]]) -> Subject:
-    """A subject from a strategy, run by ``simulate``: at each bar its orders, fills, equity and cash."""
+def of_strategy(make: Callable[[], Any], **broker: Any) -> Subject:
+    """A subject from a strategy, run by ``simulate``: at each bar its orders, fills, equity and cash.
+
+    ``make`` gives a fresh LoadedStrategy, or a class and its arguments; ``broker`` changes the run file's section.
+    """
 
     def subject(bars: Bars) -> Trace:
         strategy, arguments = _unpacked(make())
-        done = simulate(bars, strategy, arguments, broker=BrokerConfig.model_validate(BROKER), risk=RiskConfig())
+        section = BrokerConfig.model_validate({**BROKER, **broker})
+        done = simulate(bars, strategy, arguments, broker=section, risk=RiskConfig())
         return _trace(bars, done.orders, done.ledger)
 
     return subject

@@ -18,6 +18,8 @@ RUNS = {
     "lean loop": {"lean": True},
     "stock loop": {"lean": False},
     "nextbar's engine, bar by bar": {"lean": True, "runonce": False, "preload": False},
+    "nextbar's engine, preloaded, bar by bar": {"lean": True, "runonce": False},
+    "stock loop, preloaded, bar by bar": {"lean": False, "runonce": False},
     "stock loop, bar by bar": {"lean": False, "runonce": False, "preload": False},
 }
 

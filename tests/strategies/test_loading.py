@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import ScriptedForecaster, make_bars, run
+from scripted import ScriptedForecaster, make_bars, run
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, StrategyError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stage import ScriptedForecaster, make_bars, orders, run
+from scripted import ScriptedForecaster, make_bars, orders, run
 
 from engine.simulation.simulate import Simulation
 from engine.trading.orders import OrderStatus

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import ScriptedForecaster
+from scripted import ScriptedForecaster
 
 from engine.errors import ConfigError
 from engine.trading.costs import Costs
 from strategies.buy_and_hold import BuyAndHold, BuyAndHoldParams
 from strategies.forecast import Forecast, ForecastParams
-from strategies.rule import Context, each_symbol
+from strategies.rule import Context, Rule, each_symbol
 from strategies.sma_cross import SmaCross, SmaCrossParams
 
 NAN = math.nan
@@ -214,3 +215,20 @@ def test_a_rule_for_one_symbol_is_lifted_to_all():
     signals = np.array([[0.0, 1.0], [0.0, 2.0], [0.0, NAN]])
     targets = each_symbol(one)(signals, np.array([0.0, 0.5, 0.0]), np.array([0.0, 3.0, 0.0]), 0.1)
     np.testing.assert_allclose(targets, [0.1, 3.7, NAN])
+
+
+# --- compiling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "params"), [(Forecast, SHORT), (SmaCross, SmaCrossParams()), (BuyAndHold, BuyAndHoldParams())]
+)
+def test_the_shipped_rules_can_be_compiled_to_the_same_numbers(rule: type[Rule], params):
+    compiled = numba.njit(rule.targets)
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        signals = np.sort(random.normal(0.0, 0.01, (6, len(rule.signals))), axis=1)
+        signals[random.integers(6)] = NAN
+        weights, bars_held = random.choice([0.0, 0.2, -0.1], 6), random.integers(0, 12, 6).astype(float)
+        expected = rule.targets(signals, weights, bars_held, params)
+        np.testing.assert_array_equal(compiled(signals, weights, bars_held, params), expected)

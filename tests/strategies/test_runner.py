@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage import Follow, follow, make_bars, orders, run
+from scripted import Follow, follow, make_bars, orders, run
 
 from engine.errors import StrategyError
 from engine.trading.costs import Costs
