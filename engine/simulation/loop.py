@@ -37,8 +37,7 @@ class Engine(bt.Cerebro):
         start: float days of the first decision; earlier bars are history that indicators see and strategies do not
             decide on. None: all bars are decided on.
         on_progress: called every thousand steps with (steps done, steps in all).
-        stock_reason: why the stock loop ran instead, or empty; also empty where ``runonce`` or ``preload`` was switched
-            off, which asks for it.
+        stock_reason: why the stock loop ran instead, or empty.
         time: float days of the step that is being worked on.
         steps: number of the step that is being worked on, from 1.
 
@@ -90,11 +89,10 @@ class Engine(bt.Cerebro):
             self._loop(strategy)
 
     def _runnext(self, runstrats: list[Any]) -> None:
-        """Cerebro comes here without preload or runonce, and for indicators that switch runonce off."""
+        """Cerebro comes here without preload or runonce, and for indicators and feeds that switch them off."""
         if self._dopreload:
             self._fill_feeds()
-        asked = not (self.p.preload and self.p.runonce)
-        self._use_stock_loop("" if asked else "an indicator that is computed bar by bar")
+        self._use_stock_loop("bar by bar, without preload or runonce, as an indicator or a resampled feed may ask")
         super()._runnext(runstrats)
 
     def _fill_feeds(self) -> None:
@@ -106,7 +104,7 @@ class Engine(bt.Cerebro):
     def _use_stock_loop(self, reason: str) -> None:
         if self.start is not None:
             raise ConfigError(
-                f"this run needs backtrader's own loop ({reason or 'preload or runonce is off'}), which decides on "
+                f"this run needs backtrader's own loop ({reason}), which decides on "
                 "every bar, cannot begin after a warm-up, and shows bars to come; remove what needs it"
             )
         self.stock_reason = reason

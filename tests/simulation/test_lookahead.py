@@ -431,7 +431,7 @@ def test_a_strategy_cannot_switch_cheating_on() -> None:
     ("made", "reason"),
     [
         (lambda s: s.add_timer(when=bt.timer.SESSION_START), "timers"),
-        (lambda s: bt.ind.HeikinAshi(s.data), "an indicator that is computed bar by bar"),
+        (lambda s: bt.ind.HeikinAshi(s.data), "without preload or runonce, as an indicator"),
         (lambda s: s.datas[0].close(), "does not follow one feed"),
     ],
     ids=["timer", "bar by bar", "coupler"],

@@ -77,7 +77,7 @@ def test_an_order_never_fills_in_the_bar_that_decided_it(type_: str) -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_a_fill_is_heard_of_before_the_decision_on_the_bar_that_brought_it(quick: bool) -> None:
-    """Quick notifications come with the fill, before the strategy's own clock moves; the others just before ``next``."""
+    """Quick notifications come with the fill, before the strategy's clock moves; the others just before ``next``."""
 
     class Hears(bt.Strategy):
         def __init__(self) -> None:
