@@ -26,7 +26,7 @@ from engine.report.trade_metrics import run_metrics
 from engine.report.trials import append_trial
 from engine.simulation.simulate import Simulation, simulate
 from engine.trading.orders import SIDE_NAMES, OrderStatus
-from models.bundle import BundleRecord, check_fit, find_bundle
+from models.bundle import WEIGHTS, BundleRecord, check_fit, find_bundle
 from models.evaluation import forecast_frame, score_frame
 from models.forecaster import Forecaster
 from strategies.buy_and_hold import BuyAndHold
@@ -217,7 +217,7 @@ def _assemble(
             "hashes": {
                 "config": digest(dump(config)),
                 "data": bars.content_hash,
-                "model": None if forecaster is None else forecaster.bundle.record.files["weights.safetensors"],
+                "model": None if forecaster is None else forecaster.bundle.record.files[WEIGHTS],
                 "strategy": strategy.source_hash,
             },
             "bundle": None if forecaster is None else forecaster.bundle.path.name,

@@ -99,7 +99,8 @@ def train(
     from engine.config import load_config
     from engine.training import train
 
-    report = train(load_config(config, overrides or ()), progress=terminal.is_interactive(), force=force)
+    resolved = load_config(config, overrides or ())
+    report = train(resolved, now=datetime.now(UTC), progress=terminal.is_interactive(), force=force)
     if as_json:
         terminal.print_json(report)
         return

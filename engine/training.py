@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from engine.config import LstmConfig, RunConfig, SpanName
+from engine.config import LstmConfig, RunConfig, SpanName, digest, dump
 from engine.data.bars import Bars
 from engine.data.cuts import check_cuts, labelled_slice
 from engine.data.sources import load_bars
 from engine.errors import BundleError, ConfigError
+from engine.report.trials import append_trial
 from models.bundle import (
+    WEIGHTS,
     Bundle,
     bundle_hash,
     evaluated,
@@ -64,12 +68,17 @@ class TrainingReport:
     data_hash: str
 
 
-def train(config: RunConfig, *, root: Path = Path(), progress: bool = False, force: bool = False) -> TrainingReport:
+def train(
+    config: RunConfig, *, root: Path = Path(), now: datetime, progress: bool = False, force: bool = False
+) -> TrainingReport:
     """Train the run file's model, score it on the test span beside naive forecasts, and write its bundle.
+
+    The score is a look at the test span, and is counted as a trial.
 
     Args:
         config: the run file.
-        root: the folder that holds ``bundles/``.
+        root: the folder that holds ``bundles/`` and ``runs/``.
+        now: the moment that is written into the ledger of trials.
         progress: show a progress bar on stderr, if that is a terminal.
         force: train even if a valid bundle of the same request and the same bars is there.
 
@@ -90,6 +99,7 @@ def train(config: RunConfig, *, root: Path = Path(), progress: bool = False, for
     evaluation = _evaluate(bundle, bars, config)
     if not reused:
         bundle = write_bundle(evaluated(bundle, evaluation))
+    append_trial(root / "runs", _trial(config, bundle, evaluation, bars, now))
     return _report(bundle, evaluation, reused=reused, rows=rows, bars=bars)
 
 
@@ -175,6 +185,26 @@ def _fit_bundle(
 def _evaluate(bundle: Bundle, bars: Bars, config: RunConfig) -> Mapping[str, float | None]:
     frame = forecast_frame(bars, Forecaster(bundle), config.spans.test)
     return score_frame(frame, train_mean=bundle.record.train_mean, train_naive_mae=bundle.record.train_naive_mae)
+
+
+def _trial(
+    config: RunConfig, bundle: Bundle, evaluation: Mapping[str, float | None], bars: Bars, now: datetime
+) -> Mapping[str, Any]:
+    start, end = config.spans.get("test")
+    return {
+        "time": now.isoformat(),
+        "kind": "train",
+        "name": config.name,
+        "hashes": {
+            "config": digest(dump(config)),
+            "data": bars.content_hash,
+            "model": bundle.record.files[WEIGHTS],
+            "strategy": None,
+        },
+        "span": {"name": "test", "start": str(start), "end": str(end)},
+        "sharpe_ratio": None,
+        "r2_out_of_sample": evaluation.get("r2_out_of_sample"),
+    }
 
 
 def _report(

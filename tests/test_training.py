@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from engine.errors import ConfigError, StorageError
 from engine.training import train
 from models.bundle import find_bundle, load_bundle
 from models.training import NetworkModule
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def write_prices(folder: Path, symbol: str, *, seed: int, count: int = 200, scale: float = 1.0) -> None:
@@ -58,7 +61,7 @@ def config_in(folder: Path, **sections: dict | None) -> RunConfig:
 
 def test_it_writes_a_bundle_that_the_run_file_finds_again(folder):
     config = config_in(folder)
-    report = train(config, root=folder)
+    report = train(config, root=folder, now=NOW)
     assert report.path == find_bundle(config, folder / "bundles")
     assert report.path.name == f"tiny-{report.hash[:12]}"
     assert not report.reused
@@ -74,75 +77,75 @@ def test_it_writes_a_bundle_that_the_run_file_finds_again(folder):
 
 def test_the_same_request_is_reused_and_force_trains_the_same_bits_again(folder, monkeypatch):
     config = config_in(folder)
-    first = train(config, root=folder)
+    first = train(config, root=folder, now=NOW)
     content = {path.name: path.read_bytes() for path in first.path.iterdir()}
-    again = train(config, root=folder, force=True)
+    again = train(config, root=folder, now=NOW, force=True)
     assert not again.reused
     assert {path.name: path.read_bytes() for path in again.path.iterdir()} == content
     monkeypatch.setattr(NetworkModule, "training_step", lambda *_: pytest.fail("trained again"))
-    reused = train(config, root=folder)
+    reused = train(config, root=folder, now=NOW)
     assert reused.reused
     assert (reused.path, reused.evaluation, reused.best_epoch) == (first.path, first.evaluation, first.best_epoch)
     # Another run of the same model, data and spans needs no bundle of its own.
-    assert train(config.model_copy(update={"name": "sibling"}), root=folder).path == first.path
+    assert train(config.model_copy(update={"name": "sibling"}), root=folder, now=NOW).path == first.path
 
 
 def test_changed_training_bars_or_a_damaged_bundle_are_trained_again(folder):
     config = config_in(folder)
-    first = train(config, root=folder)
+    first = train(config, root=folder, now=NOW)
     write_prices(folder / "prices", "AAA", seed=3)
-    second = train(config, root=folder)
+    second = train(config, root=folder, now=NOW)
     assert not second.reused
     assert second.path == first.path
     (first.path / "weights.safetensors").write_bytes(b"torn")
-    assert not train(config, root=folder).reused
-    assert train(config, root=folder).reused
+    assert not train(config, root=folder, now=NOW).reused
+    assert train(config, root=folder, now=NOW).reused
 
 
 def test_no_label_of_an_earlier_span_reaches_a_later_one(folder):
     for horizon in (1, 5):
-        report = train(config_in(folder, model={"horizon": horizon}), root=folder)
+        report = train(config_in(folder, model={"horizon": horizon}), root=folder, now=NOW)
         assert report.windows["validate"] == 2 * (44 - horizon)
-    report = train(config_in(folder, training={"embargo": 3}), root=folder)
+    report = train(config_in(folder, training={"embargo": 3}), root=folder, now=NOW)
     assert report.windows["validate"] == 2 * (44 - 1 - 3)
 
 
 def test_a_model_that_cannot_be_trained_is_refused(folder):
     with pytest.raises(ConfigError, match="model: this command needs a model"):
-        train(config_in(folder).model_copy(update={"model": None}), root=folder)
+        train(config_in(folder).model_copy(update={"model": None}), root=folder, now=NOW)
     values = config_in(folder).model_dump()
     reference = RunConfig.model_validate({**values, "model": {"bundle": "bundles/x"}, "folder": folder})
     with pytest.raises(ConfigError, match=r"model\.bundle: .*cannot be trained"):
-        train(reference, root=folder)
+        train(reference, root=folder, now=NOW)
 
 
 @pytest.mark.parametrize("name", ["train", "validate"])
 def test_a_missing_span_is_named(folder, name):
     with pytest.raises(ConfigError, match=rf"spans\.{name}: this command needs the {name} span"):
-        train(config_in(folder, spans={name: None}), root=folder)
+        train(config_in(folder, spans={name: None}), root=folder, now=NOW)
 
 
 def test_a_lookback_longer_than_the_data_says_how_many_bars_are_needed_and_found(folder):
     with pytest.raises(ConfigError, match=r"model\.lookback: .*need 306 bars .*longest series, AAA, has 200"):
-        train(config_in(folder, model={"lookback": 300}), root=folder)
+        train(config_in(folder, model={"lookback": 300}), root=folder, now=NOW)
 
 
 def test_a_span_without_a_labelled_window_is_named(folder):
     with pytest.raises(ConfigError, match=r"spans\.test: 2031-01-01 to 2031-02-01 holds 0 labelled bars"):
-        train(config_in(folder, spans={"test": ["2031-01-01", "2031-02-01"]}), root=folder)
+        train(config_in(folder, spans={"test": ["2031-01-01", "2031-02-01"]}), root=folder, now=NOW)
     early = config_in(folder, spans={"train": ["2020-01-02", "2020-01-13"]}, model={"lookback": 50})
     with pytest.raises(ConfigError, match=r"spans\.train: .* holds 14 labelled bars, none of them with the 54 bars"):
-        train(early, root=folder)
+        train(early, root=folder, now=NOW)
 
 
 def test_an_unknown_feature_is_refused_before_anything_is_trained(folder):
     with pytest.raises(ConfigError, match=r"model\.features: unknown feature 'momentum'"):
-        train(config_in(folder, model={"features": ["momentum"]}), root=folder)
+        train(config_in(folder, model={"features": ["momentum"]}), root=folder, now=NOW)
 
 
 def test_an_interrupted_or_unwritable_training_leaves_earlier_bundles_untouched(folder, monkeypatch):
     config = config_in(folder)
-    first = train(config, root=folder)
+    first = train(config, root=folder, now=NOW)
     content = {path.name: path.read_bytes() for path in first.path.iterdir()}
 
     def interrupted(*_):
@@ -151,10 +154,10 @@ def test_an_interrupted_or_unwritable_training_leaves_earlier_bundles_untouched(
     with monkeypatch.context() as patched:
         patched.setattr(NetworkModule, "validation_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(config, root=folder, force=True)
+            train(config, root=folder, now=NOW, force=True)
     assert [path.name for path in (folder / "bundles").iterdir()] == [first.path.name]
     assert {path.name: path.read_bytes() for path in first.path.iterdir()} == content
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "bundles").write_text("a file in the folder's place")
     with pytest.raises(StorageError, match="could not be written"):
-        train(config, root=folder / "elsewhere")
+        train(config, root=folder / "elsewhere", now=NOW)

@@ -260,7 +260,7 @@ class SimulatedBroker(bt.BrokerBase):
                 continue
             if order.status is OrderStatus.ACCEPTED:
                 shown.activate()
-                shown.created.size = shown.size = order.side * order.quantity
+                shown.created.size = shown.size = order.side * order.remaining
             elif order.status is OrderStatus.EXPIRED:
                 shown.status = bt.Order.Expired
             else:

@@ -45,6 +45,8 @@ class Order:
         limit_price, stop_price: NaN where the type has none.
         decided: end of the decision bar, UTC nanoseconds. Nothing matches at or before it.
         parent: the entry whose fill wakes this leg of a bracket.
+        parent_filled: quantity of the entry that was filled, which is all that a leg has to close (infinite before, and
+            without a parent).
         closing: it reduces the position that was held when it was accepted, and never crosses zero.
         group: orders of one group cancel one another once one of them is filled in full (0: none).
         session: the first session that has a bar, of any symbol, after the decision (for a leg, after its waking); a
@@ -63,6 +65,7 @@ class Order:
     time_in_force: TimeInForce = "gtc"
     decided: int = 0
     parent: Order | None = None
+    parent_filled: float = math.inf
     closing: bool = False
     group: int = 0
     status: OrderStatus = OrderStatus.ACCEPTED
@@ -70,6 +73,11 @@ class Order:
     session: int = -1
     triggered: bool = False
     reason: str = ""
+
+    @property
+    def remaining(self) -> float:
+        """Quantity that can still fill. ``quantity`` itself stays as it was decided."""
+        return min(self.quantity, self.parent_filled) - self.filled_quantity
 
     @property
     def alive(self) -> bool:

@@ -53,17 +53,17 @@ class RiskGate:
         if equity <= 0.0:
             return f"there is no equity left to open a position with, found {equity:.2f}"
         opening = [o for o in open_orders if o.parent is None and o.side * ledger.quantity(o.symbol) >= 0.0]
-        pending = sum(o.quantity - o.filled_quantity for o in opening if o.symbol == order.symbol)
+        pending = sum(o.remaining for o in opening if o.symbol == order.symbol)
         position = (abs(held + order.side * order.quantity) + pending) * price
         limit = self.limits.max_position
         if limit is not None and position > limit * equity * _TOLERANCE:
             return (
                 f"risk.max_position: {order.symbol} would be {position / equity:.4f} of equity, the limit is {limit:g}"
             )
-        pending_value = sum((o.quantity - o.filled_quantity) * prices[o.symbol] for o in opening)
+        pending_value = sum(o.remaining * prices[o.symbol] for o in opening)
         added = (abs(held + order.side * order.quantity) - abs(held)) * price
         # Market orders that close fill at the same open; a resting order that would close may never do so.
-        freed = sum(o.quantity * prices[o.symbol] for o in open_orders if o.closing and o.type == "market")
+        freed = sum(o.remaining * prices[o.symbol] for o in open_orders if o.closing and o.type == "market")
         gross = ledger.gross(prices) + added + pending_value - freed
         if gross > self.limits.max_gross * equity * _TOLERANCE:
             return (

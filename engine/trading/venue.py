@@ -117,7 +117,7 @@ class Venue:
             if other.symbol == order.symbol and other.side == order.side and other.status is OrderStatus.ACCEPTED:
                 # Only one order of a group will fill.
                 key = ("group", other.group) if other.group else ("order", other.id)
-                reserved[key] = max(reserved.get(key, 0.0), other.quantity - other.filled_quantity)
+                reserved[key] = max(reserved.get(key, 0.0), other.remaining)
         reserved.pop(("group", order.group), None)
         available = abs(held) - sum(reserved.values())
         if order.quantity > available + QUANTITY_EPSILON:
@@ -148,7 +148,7 @@ class Venue:
 
         A short sale with a limit takes at least the last close: a limit below the market sells at the market.
         """
-        quantity = order.quantity - order.filled_quantity
+        quantity = order.remaining
         last = self.prices[order.symbol]
         if order.type in ("limit", "stop_limit"):
             price = order.limit_price if order.side > 0 else max(order.limit_price, last)
@@ -279,7 +279,7 @@ class Venue:
     def _fill(self, order: Order, reference: float, step: _Step) -> list[Order]:
         """Book what can be filled of the order, and end it; the legs that this wakes."""
         price = matching.paid_price(reference, order.side, order.limit_price, self.costs.slippage_bps)
-        wanted = order.quantity - order.filled_quantity
+        wanted = order.remaining
         quantity, shortfall = self._fillable(order, wanted, price, step.opens)
         if quantity <= 0.0:
             step.events.extend(self._end(order, OrderStatus.CANCELED, shortfall))
@@ -307,7 +307,7 @@ class Venue:
         woken: list[Order] = []
         for other in list(self.open_orders.values()):
             if other.parent is order and other.status is OrderStatus.HELD:
-                other.status, other.quantity = OrderStatus.ACCEPTED, min(other.quantity, order.filled_quantity)
+                other.status, other.parent_filled = OrderStatus.ACCEPTED, order.filled_quantity
                 step.events.append(Event(other, None))
                 woken.append(other)
             elif order.group and other.group == order.group and other.alive:

@@ -23,7 +23,6 @@ from models.forecaster import Forecaster
 # The longest memory of a shipped strategy with its default parameters: SmaCross's slow average.
 WARMUP = 50
 KINDS = shipped_strategies()
-CUT_LEG = pytest.mark.xfail(strict=True, reason="the venue overwrites the quantity of a leg whose entry it cuts")
 STOCK_RUNS = {
     "arrays at once": {},
     "preloaded, bar by bar": {"runonce": False},
@@ -47,7 +46,7 @@ def test_the_future_changes_no_earlier_order_or_fill(kind: str, bars, forecaster
     assert_future_unseen(subject, bars, trace, cuts=some_decisions(trace), seed=3)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=CUT_LEG if k.endswith(":Plain") else ()) for k in KINDS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_next_bar_changes_no_order_that_a_cash_account_cuts(kind: str, forecaster: Forecaster):
     """An order that the account cannot pay in full at the next open was given in full all the same."""
     subject = of_strategy(lambda: load(kind, forecaster), account="cash", short=False)

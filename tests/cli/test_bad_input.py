@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,7 @@ def test_debug_shows_where(empty: Project) -> None:
 
 
 def test_a_folder_that_cannot_be_written(project: Project) -> None:
+    shutil.rmtree(project.folder / "runs")
     (project.folder / "runs").write_text("a file is in the way")
     project.fails(1, "backtest", "run.yaml")
     assert (project.folder / "runs").read_text() == "a file is in the way"

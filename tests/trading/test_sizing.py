@@ -86,5 +86,10 @@ def test_leaving_the_market_is_always_worth_an_order() -> None:
     assert changes(0.0, 0.001, 0.05)
 
 
+def test_a_change_of_just_min_change_survives_rounding() -> None:
+    assert 0.6 - 0.5 < 0.1
+    assert changes(0.6, 0.5, 0.1)
+
+
 def test_a_target_that_is_nan_changes_nothing() -> None:
     assert not changes(math.nan, 0.2, 0.05)

@@ -178,9 +178,11 @@ def test_legs_shrink_with_an_entry_that_was_cut() -> None:
     entry, stop, target = desk.bracket(10, stop=90.0, target=200.0)
     desk.bar(130.0, 131.0, 129.0, 130.0)
     assert entry.filled_quantity == 7.0
-    assert (stop.status, stop.quantity, target.quantity) == (ACCEPTED, 7.0, 7.0)
+    assert (stop.status, stop.remaining, target.remaining) == (ACCEPTED, 7.0, 7.0)
+    # What was decided stays as it was decided.
+    assert (stop.quantity, target.quantity) == (10.0, 10.0)
     desk.bar(80.0, 81.0, 79.0, 80.0)
-    assert desk.held() == 0.0
+    assert (desk.held(), stop.status) == (0.0, OrderStatus.FILLED)
 
 
 def test_an_entry_with_two_targets_keeps_their_sizes() -> None:
