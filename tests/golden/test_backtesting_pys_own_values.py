@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import backtrader as bt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -139,7 +140,7 @@ def test_the_whole_strategy_with_backtraders_broker_in_our_loop() -> None:
     assert f"{values[-1] - expected.last_move:,.2f}" == "51,422.99"
     assert f"{worst_drawdown_pct(values):.2f}" == "-47.98"
     assert strategy.analyzers[0].get_analysis().total.total == 66
-    assert strategy.entries == [(trade.Size, trade.EntryPrice) for trade in expected.trades.itertuples()]
+    assert np.array(strategy.entries) == pytest.approx(expected.trades[["Size", "EntryPrice"]].to_numpy())
 
 
 @pytest.mark.parametrize("side", ["long", "short"])
