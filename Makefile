@@ -29,7 +29,7 @@ demo: $(READY)  ## Train the default LSTM, backtest it and its rivals on real pr
 	@echo "The comparison:         $$(ls -td runs/comparisons/*/ | head -1)compare.html"
 
 test: $(READY)  ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak"
 
 check: $(READY)  ## Lint, format, types, import ladder
 	$(BIN)/ruff check .
