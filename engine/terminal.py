@@ -36,7 +36,8 @@ _BASELINES = {"zero": "zero", "last_return": "last return", "train_mean": "train
 
 def _console() -> Console:
     # Made anew each time, so that stderr is the present one; rich honours NO_COLOR by itself.
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    width = None if sys.stderr.isatty() else 120
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
 def is_interactive() -> bool:
