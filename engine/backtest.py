@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +21,12 @@ from engine.data.sources import load_bars, load_benchmark
 from engine.data.timeframes import is_intraday
 from engine.errors import BundleError, DataError, NextbarError
 from engine.report.hashes import fills_hash, orders_hash
+from engine.report.records import bars_frame, fills_frame, orders_frame, trades_frame
 from engine.report.run import Metrics, Run, write_run
 from engine.report.trade_metrics import run_metrics
 from engine.report.trials import append_trial
 from engine.simulation.simulate import Simulation, simulate
-from engine.trading.orders import SIDE_NAMES, OrderStatus
+from engine.trading.orders import OrderStatus
 from models.bundle import WEIGHTS, BundleRecord, check_fit, find_bundle
 from models.evaluation import forecast_frame, score_frame
 from models.forecaster import Forecaster
@@ -202,7 +203,11 @@ def _assemble(
     equity = simulation.equity.assign(
         buy_and_hold=held.equity["equity"], benchmark=_benchmark(config, simulation.equity.index)
     )
-    orders, fills, trades = orders_frame(simulation), fills_frame(simulation), trades_frame(simulation, bars)
+    orders, fills, trades = (
+        orders_frame(simulation.orders),
+        fills_frame(simulation.ledger.fills),
+        trades_frame(simulation.trades, bars),
+    )
     forecasts, forecast_figures = pd.DataFrame(), None
     if forecaster is not None:
         record = forecaster.bundle.record
@@ -253,7 +258,7 @@ def _assemble(
         fills=fills,
         trades=trades,
         forecasts=forecasts,
-        bars=_long(bars, equity.index[0]),
+        bars=bars_frame(bars, equity.index[0]),
     )
 
 
@@ -275,68 +280,6 @@ def audit(simulation: Simulation, config: RunConfig) -> dict[str, str]:
     return {"fills_after_decision": "passed", "cash_from_fills": "passed"}
 
 
-def orders_frame(simulation: Simulation) -> pd.DataFrame:
-    """One row an order, in the sequence of submission; orders still waiting at the end are ``open``."""
-    return pd.DataFrame(
-        {
-            "order_id": order.id,
-            "time": pd.Timestamp(order.decided, tz="UTC"),
-            "symbol": order.symbol,
-            "side": SIDE_NAMES[order.side],
-            "quantity": order.quantity,
-            "type": order.type,
-            "limit_price": order.limit_price,
-            "stop_price": order.stop_price,
-            "time_in_force": order.time_in_force,
-            "status": "open" if order.alive else order.status.value,
-            "filled_quantity": order.filled_quantity,
-            "reason": order.reason,
-        }
-        for order in simulation.orders
-    ).reindex(columns=_ORDER_COLUMNS)
-
-
-_ORDER_COLUMNS = (
-    "order_id", "time", "symbol", "side", "quantity", "type", "limit_price", "stop_price", "time_in_force", "status",
-    "filled_quantity", "reason",
-)  # fmt: skip
-
-
-def fills_frame(simulation: Simulation) -> pd.DataFrame:
-    """One row a fill, in order."""
-    return pd.DataFrame(
-        {
-            "order_id": fill.order_id,
-            "decision_time": pd.Timestamp(fill.decided, tz="UTC"),
-            "time": pd.Timestamp(fill.time, tz="UTC"),
-            "symbol": fill.symbol,
-            "side": SIDE_NAMES[fill.side],
-            "quantity": fill.quantity,
-            "price": fill.price,
-            "commission": fill.commission,
-            "slippage": fill.slippage,
-        }
-        for fill in simulation.ledger.fills
-    )
-
-
-def trades_frame(simulation: Simulation, bars: Bars) -> pd.DataFrame:
-    """One row a round trip; ``bars`` counts the symbol's bars from entry to exit."""
-    rows = []
-    for trade in simulation.trades:
-        times = pd.DatetimeIndex(bars.frames[trade.symbol].index)
-        entry, end = (pd.Timestamp(t, tz="UTC") for t in (trade.entry_time, trade.exit_time))
-        rows.append(
-            {
-                **asdict(trade),
-                "entry_time": entry,
-                "exit_time": pd.NaT if trade.open else end,
-                "bars": int(times.searchsorted(end, side="right") - times.searchsorted(entry, side="right")),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _benchmark(config: RunConfig, times: pd.Index) -> pd.Series | float:
     """The benchmark's closes scaled to the starting cash at the first decision; NaN where the run file names none."""
     benchmark = load_benchmark(config.data, config.folder)
@@ -345,11 +288,6 @@ def _benchmark(config: RunConfig, times: pd.Index) -> pd.Series | float:
     close = next(iter(benchmark.frames.values()))["close"].reindex(times, method="ffill")
     scaled: pd.Series = close / close.iloc[0] * config.broker.cash
     return scaled
-
-
-def _long(bars: Bars, start: pd.Timestamp) -> pd.DataFrame:
-    frames = [frame.loc[start:].assign(symbol=symbol).reset_index() for symbol, frame in bars.frames.items()]
-    return pd.concat(frames, ignore_index=True)
 
 
 def _threads(forecaster: Forecaster | None) -> int | None:

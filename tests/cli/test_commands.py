@@ -218,3 +218,14 @@ def test_recorded_forecasts_are_those_the_strategy_saw(project: Project) -> None
     computed = pd.read_parquet(project.folder / project.json("backtest", hold)["run"] / "forecasts.parquet")
     assert seen["forecast"].notna().all()
     pd.testing.assert_frame_equal(seen, computed, check_exact=True)
+
+
+def test_a_strategy_that_does_nothing_has_a_report_too(project: Project) -> None:
+    idle = project.write(
+        "idle.yaml", strategy={"kind": "strategies.forecast:Forecast", "params": {"margin_bps": 10000}}
+    )
+    first = project.json("backtest", idle)
+    assert first["metrics"]["strategy"]["total_return_pct"] == 0.0
+    assert first["metrics"]["strategy"]["sharpe_ratio"] is None
+    assert (first["metrics"]["strategy"]["orders"], first["metrics"]["strategy"]["trades"]) == (0, 0)
+    assert project.json("report", "tiny")["run"] == first["run"]
