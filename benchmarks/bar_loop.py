@@ -2,8 +2,8 @@
 
 Both sides of a pair with backtrader use the same strategy class and the same kind of broker, and must give identical
 fills; feed and loop are what differs. Analyzers and observers are off on both sides, although backtrader's default has
-observers, which slow it down. Everything is single-threaded and in memory, so it is timed by the processor's clock of its
-thread, which other programs hardly disturb.
+observers, which slow it down. Everything is single-threaded and in memory, so it is timed by the processor's clock of
+its thread, which other programs hardly disturb.
 """
 
 from __future__ import annotations
