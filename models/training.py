@@ -34,6 +34,7 @@ from engine.config import TrainingConfig
 from engine.errors import ConfigError, NextbarError
 from models.bundle import EpochLosses
 from models.networks import Network
+from models.networks.heads import ResidualHead
 from models.windows import Batch, Rows, Windows, batches_of
 
 GRADIENT_CLIP = 1.0
@@ -89,7 +90,9 @@ def fit(
         finite = [point for point in curve if point.validation_loss < float("inf")]
         if not finite:
             raise NextbarError("training failed: the loss was never a finite number; lower training.learning_rate")
-        _calibrate(network.cpu().eval(), windows, validation_rows)
+        network = network.cpu().eval()
+        if isinstance(network.head, ResidualHead):
+            _calibrate(network, network.head, windows, validation_rows)
     return Fit(network, curve, min(finite, key=lambda point: point.validation_loss).epoch)
 
 
@@ -331,8 +334,8 @@ def _read_curve(path: Path) -> tuple[EpochLosses, ...]:
     return tuple(EpochLosses(epoch, **values) for epoch, values in sorted(losses.items()))
 
 
-def _calibrate(network: Network, windows: Windows, validation_rows: Rows) -> None:
+def _calibrate(network: Network, head: ResidualHead, windows: Windows, validation_rows: Rows) -> None:
     with torch.inference_mode():
         batches = batches_of(windows, validation_rows, batch=_VALIDATION_BATCH)
         outputs, labels = zip(*((network(batch), batch_labels) for batch, batch_labels in batches), strict=True)
-        network.head.calibrate(torch.cat(outputs), torch.cat(labels))
+        head.calibrate(torch.cat(outputs), torch.cat(labels))

@@ -85,7 +85,7 @@ class SimulatedBroker(bt.BrokerBase):
         self._notifications: deque[Any] = deque()
         self._orders: dict[int, tuple[Order, Any]] = {}
         self._ids: dict[int, int] = {}
-        self._watching = self.gate.watches_equity
+        self._borrows = False
         self._held: dict[str, tuple[float, float]] = {}
         self.positions: dict[Any, Any] = {}
 
@@ -214,8 +214,10 @@ class SimulatedBroker(bt.BrokerBase):
 
     def next(self) -> None:
         """Called when a step's bars are there, before the strategy decides on them."""
-        if self._watching or self.venue.open_orders:
+        if self._borrows or self.venue.open_orders:
             self._step(self._now())
+        elif self.gate.watches_equity:
+            self._observe(self._now())
 
     def _now(self) -> float:
         datas = self.cerebro.datas
@@ -234,9 +236,12 @@ class SimulatedBroker(bt.BrokerBase):
             time=time, session=session_number(now), session_ends=self._session_ends(time), bars=bars
         )
         self._report(events, now)
+        self._observe(now)
+        self._borrows = self.venue.ledger.borrows
+
+    def _observe(self, now: float) -> None:
         if self.gate.watches_equity and self.gate.observe(self.venue.ledger.equity(self._prices)):
             self._halt(now)
-        self._watching = self.gate.watches_equity or self.venue.ledger.borrows
 
     def _halt(self, now: float) -> None:
         """Cancel what is open and close every position at the next bar; the gate refuses what would open more."""

@@ -183,7 +183,7 @@ class Engine(bt.Cerebro):
         """One step at each distinct time: move, match, tell, decide, in the order of backtrader's own loop."""
         broker_next, notification = self._broker.next, self._broker.get_notification
         quick = self.p.quicknotify
-        listens = _listens(strategy)
+        takes_values, takes_orders = _takes_values(strategy), _takes_orders(strategy)
         clock_line = strategy.lines.datetime
         own_lines = [line for line in strategy.lines if line is not clock_line]
         minimums = strategy._minperiods
@@ -197,7 +197,8 @@ class Engine(bt.Cerebro):
                 cells[position][0] += 1
             broker_next()
             while (order := notification()) is not None:
-                (order.owner or strategy)._addnotification(order, quicknotify=quick)
+                if takes_orders:
+                    (strategy if order.owner is None else order.owner)._addnotification(order, quicknotify=quick)
             if self._event_stop:
                 return
             clock_line.array.append(time)
@@ -206,7 +207,7 @@ class Engine(bt.Cerebro):
             for line in own_lines:
                 line.forward()
             # With quick notifications the orders have been told already; what is left is cash and value.
-            if listens or (strategy._orderspending and not quick):
+            if takes_values or (strategy._orderspending and not quick):
                 strategy._notify()
             if status >= 0:
                 status = max(minimum - cell[0] - 1 for minimum, cell in zip(minimums, cells, strict=True))
@@ -247,11 +248,20 @@ def steps(times: list[NDArray[np.float64]]) -> tuple[list[float], Iterable[Posit
     return clock.tolist(), [tuples[i] for i in which.reshape(-1).tolist()]
 
 
-def _listens(strategy: Any) -> bool:
+def _takes_values(strategy: Any) -> bool:
     """Whether anyone takes the cash and value notifications of each bar."""
+    return bool(strategy.analyzers) or _overrides(strategy, "notify_cashvalue", "notify_fund", "_notify")
+
+
+def _takes_orders(strategy: Any) -> bool:
+    """Whether anyone takes notifications of orders and trades; without a taker no trades are kept for them."""
+    takes = _overrides(strategy, "notify_order", "notify_trade", "_addnotification")
+    return takes or _takes_values(strategy)
+
+
+def _overrides(strategy: Any, *methods: str) -> bool:
     own, base = type(strategy), bt.Strategy
-    overrides = own.notify_cashvalue is not base.notify_cashvalue or own.notify_fund is not base.notify_fund
-    return overrides or bool(strategy.analyzers) or own._notify is not base._notify
+    return any(name in strategy.__dict__ or getattr(own, name) is not getattr(base, name) for name in methods)
 
 
 def _descendants(holder: Any) -> Iterator[Any]:

@@ -39,9 +39,6 @@ class Head(nn.Module, ABC):
         """Set the buffers that depend on the labels [n] of the training span, in log returns."""
         self.target.fit(labels)
 
-    def calibrate(self, outputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """Set the interval from the outputs and labels of the validation span, where a head does not learn it."""
-
     @abstractmethod
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean loss, a scalar, of outputs [batch, outputs] against labels [batch] in log returns."""
