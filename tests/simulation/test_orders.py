@@ -197,13 +197,31 @@ def test_debt_costs_interest() -> None:
     assert played.broker.venue.ledger.interest_paid == pytest.approx((5_000.0 + 5_005.0) * 0.001)
 
 
-def test_costs_are_not_set_from_a_strategy_as_if_that_worked() -> None:
+@pytest.mark.parametrize("way", ["setcommission", "addcommissioninfo"])
+def test_costs_are_not_set_from_a_strategy_as_if_that_worked(way: str) -> None:
     class Sets(bt.Strategy):
         def start(self) -> None:
-            self.broker.setcommission(commission=0.001)
+            getattr(self.broker, way)(bt.CommissionInfo(commission=0.001))
 
     with pytest.raises(StrategyError, match="write them in the run file, under broker"):
         play(LEAN, {"A": frame([FLAT] * 3)}, Sets, broker())
+
+
+def test_an_order_says_what_it_made() -> None:
+    steps = {1: lambda s: s.sell(size=10), 2: lambda s: s.close(), 3: lambda s: s.buy(size=5), 4: lambda s: s.close()}
+    rows = [100.0, 100.0, 90.0, 90.0, 80.0]
+    for used in (broker(commission={"per_share": 0.1}), stock_broker()):
+        played = script(rows, used, steps)
+        assert [order.executed.pnl for order in played.orders] == [0.0, 100.0, 0.0, -50.0]
+
+
+def test_a_strategy_can_set_neither_cash_nor_positions() -> None:
+    def tamper(s: Any) -> None:
+        s.position.size = 1_000
+
+    played = script([FLAT] * 4, broker(), {1: tamper, 2: lambda s: s.buy(size=1)})
+    assert played.position.size == 1
+    assert played.broker.getvalue() == CASH
 
 
 # --- cancel, pairs, brackets -----------------------------------------------------------------------------------------
@@ -289,6 +307,14 @@ def test_a_leg_that_wakes_is_told_of_and_its_end_later() -> None:
         (1, "Canceled"),
     ]
     assert prices(played) == [(10.0, 100.0), (-10.0, 120.0)]
+
+
+def test_a_leg_of_an_entry_that_was_cut_closes_what_there_is_and_is_complete() -> None:
+    gapped = [FLAT, (110.0, 110.0, 90.0, 92.0), 92.0]
+    step = {1: lambda s: s.buy_bracket(size=100, exectype=Order.Market, stopprice=95.0, limitprice=150.0)}
+    played = script(gapped, broker(account="cash"), step)
+    assert prices(played) == [(90.0, 110.0), (-90.0, 95.0)]
+    assert [order.getstatusname() for order in played.orders] == ["Canceled", "Completed", "Canceled"]
 
 
 def test_an_entry_that_is_canceled_takes_its_legs_with_it() -> None:
