@@ -17,7 +17,6 @@ from engine.data.sources import load_bars
 from engine.errors import BundleError, ConfigError
 from engine.report.trials import append_trial
 from models.bundle import (
-    WEIGHTS,
     Bundle,
     bundle_hash,
     evaluated,
@@ -198,7 +197,7 @@ def _trial(
         "hashes": {
             "config": digest(dump(config)),
             "data": bars.content_hash,
-            "model": bundle.record.files[WEIGHTS],
+            "model": bundle.record.weights_hash,
             "strategy": None,
         },
         "span": {"name": "test", "start": str(start), "end": str(end)},

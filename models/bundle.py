@@ -16,6 +16,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,6 +70,16 @@ class BundleRecord(Section):
     evaluation: Mapping[str, float | None]
     versions: Mapping[str, str]
     files: Mapping[str, str]
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights."""
+        return self.files[WEIGHTS]
+
+    @property
+    def last_seen(self) -> date:
+        """The last session that the model was trained or chosen on: it knows nothing after it, and all before it."""
+        return max(span[1] for span in (self.spans.get("train"), self.spans.get("validate")))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from engine.config import RunConfig
 from engine.errors import ConfigError
 from engine.trading.costs import Costs
-from models.forecaster import Forecaster
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
 
 Floats = NDArray[np.float64]
 Targets = Callable[[Floats, Floats, Floats, Any], Floats]

@@ -48,6 +48,7 @@ class RuleStrategy(bt.Strategy):
             self._signals[i] = [line[0] for line in self._lines[i]]
             self._bars_held[i] = self._bars_held[i] + 1.0 if self._weights[i] else 0.0
         targets = self._targets()
+        self._equity = self.broker.getvalue()
         wanted = []
         for i in fresh:
             target = float(targets[i])
@@ -88,7 +89,7 @@ class RuleStrategy(bt.Strategy):
         context = self._rule.context
         held = self.getposition(data).size
         unit_cost = context.costs.unit_cost(data.close[0])
-        quantity = target_quantity(target, self.broker.getvalue(), unit_cost, context.fractional)
+        quantity = target_quantity(target, self._equity, unit_cost, context.fractional)
         if held * quantity < 0.0:
             return i, 0.0, -held
         return i, target, quantity - held
@@ -106,7 +107,7 @@ class RuleStrategy(bt.Strategy):
             if held:
                 after = held + deltas.get(i, 0.0)
                 gross += min(abs(held), abs(after)) * data.close[0]
-        room = float(self._rule.context.max_gross * self.broker.getvalue() - gross)
+        room = float(self._rule.context.max_gross * self._equity - gross)
         if self._rule.context.account == "cash":
             room = min(room, self.broker.getcash())
         return max(0.0, room)
@@ -118,8 +119,9 @@ class RuleStrategy(bt.Strategy):
             return delta, room
         context = self._rule.context
         unit_cost = context.costs.unit_cost(self.datas[i].close[0])
-        quantity = min(abs(delta), rounded_down(room / unit_cost, context.fractional))
-        return float(np.copysign(quantity, delta)), room - quantity * unit_cost
+        budget = max(0.0, room - context.costs.commission_minimum)
+        quantity = min(abs(delta), rounded_down(budget / unit_cost, context.fractional))
+        return float(np.copysign(quantity, delta)), budget - quantity * unit_cost
 
     def _send(self, i: int, delta: float) -> bool:
         """Send the order; whether the broker took it."""

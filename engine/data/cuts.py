@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pandas as pd
 
+from engine.data.bars import Bars
 from engine.data.calendars import ZONE
 from engine.errors import ConfigError, DataError
 
@@ -23,6 +25,34 @@ def decision_slice(times: pd.DatetimeIndex, span: tuple[date, date]) -> slice:
     start = times.searchsorted(_midnight(span[0]), side="right")
     stop = times.searchsorted(_midnight(min(span[1], date.max - timedelta(days=1)) + timedelta(days=1)), side="right")
     return slice(int(start), max(int(start), int(stop)))
+
+
+def with_history(bars: Bars, span: tuple[date, date], *, warmup: int) -> tuple[Bars, pd.Timestamp, tuple[str, ...]]:
+    """The bars of a span with up to ``warmup`` bars before it for each symbol, and nothing after it.
+
+    Returns:
+        The bars, the end of the first decision bar of any symbol, and the symbols that have no bar in the span and are
+        left out.
+
+    Raises:
+        DataError: no symbol has a bar in the span.
+    """
+    frames, starts, absent = {}, [], []
+    for symbol, frame in bars.frames.items():
+        decisions = decision_slice(pd.DatetimeIndex(frame.index), span)
+        if decisions.start == decisions.stop:
+            absent.append(symbol)
+            continue
+        frames[symbol] = frame.iloc[max(0, decisions.start - warmup) : decisions.stop]
+        starts.append(pd.Timestamp(frame.index[decisions.start]))
+    if not frames:
+        first = min(frame.index[0] for frame in bars.frames.values())
+        last = max(frame.index[-1] for frame in bars.frames.values())
+        raise DataError(
+            f"no symbol has bars from {span[0]} to {span[1]}: the data run from {first:%Y-%m-%d} to "
+            f"{last:%Y-%m-%d}; move the span"
+        )
+    return replace(bars, frames=frames), min(starts), tuple(absent)
 
 
 def labelled_slice(times: pd.DatetimeIndex, span: tuple[date, date], *, horizon: int, embargo: int = 0) -> slice:

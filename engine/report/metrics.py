@@ -21,6 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from engine.data.calendars import sessions_of
+
 Figures = dict[str, float | int | None]
 Array = NDArray[np.float64]
 
@@ -38,14 +40,14 @@ def periods_per_year(timeframe: str) -> float:
 
 
 def session_end(equity: pd.Series) -> pd.Series:
-    """The first value, then the last one of each UTC day; NaN left out.
+    """The first value, then the last one of each New York session; NaN left out.
 
     The first bar is kept as the base, so that the return of the first session of an intraday run is counted.
     """
     equity = equity.dropna()
     if equity.empty:
         return equity
-    days = pd.DatetimeIndex(equity.index).floor("D")
+    days = sessions_of(pd.DatetimeIndex(equity.index))
     last = np.append(days[1:] != days[:-1], True)
     last[0] = True
     return equity[last]

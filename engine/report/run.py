@@ -153,7 +153,8 @@ def find_run(reference: str | Path, *, root: Path) -> Path:
             return folder
     runs = list_runs(root)
     for folder in runs:
-        if text in ("latest", re.sub(r"-\d+$", "", folder.name[17:]), folder.name[17:]):
+        # The manifest knows the name: in the folder's it may have a counter behind it.
+        if text in ("latest", folder.name[17:]) or text == _mapping(folder / "manifest.json").get("name"):
             return folder
     if Path(reference).is_dir():
         raise DataError(f"{reference}: expected a run's folder, found no manifest.json in it; name another run")

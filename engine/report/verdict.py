@@ -14,7 +14,8 @@ def verdict(run: Run) -> list[str]:
     sentences = []
     if run.manifest.get("in_sample"):
         sentences.append("The model has seen these bars in training: nothing here says how it does on new ones.")
-    return [*sentences, *_money(run.metrics), *_forecast(run.metrics.get("forecast", {}))]
+    remarks = [f"Note: {remark}." for remark in run.manifest.get("remarks", [])]
+    return [*sentences, *_money(run.metrics), *_forecast(run.metrics.get("forecast", {})), *remarks]
 
 
 def _money(metrics: Mapping[str, Figures]) -> list[str]:

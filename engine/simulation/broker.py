@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import backtrader as bt
@@ -31,25 +31,6 @@ _TYPES: dict[int, OrderType] = {
 }
 
 
-class LastCloses(Mapping[str, float]):
-    """The last close of each symbol, read from the feeds when it is asked for."""
-
-    def __init__(self) -> None:
-        self.feeds: dict[str, Any] = {}
-
-    def __getitem__(self, symbol: str) -> float:
-        feed = self.feeds[symbol]
-        if not len(feed):
-            raise KeyError(f"{symbol} has no bar yet")
-        return float(feed.close[0])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.feeds)
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
-
 class SimulatedBroker(bt.BrokerBase):
     """Accepts a strategy's orders and fills them from the feeds' bars by the rules of ``engine.trading``.
 
@@ -69,7 +50,10 @@ class SimulatedBroker(bt.BrokerBase):
         """``session_ends`` says of a bar end (UTC ns) whether its session ends with it: always, for daily bars."""
         super().__init__()
         broker = broker or BrokerConfig()
-        self._prices = LastCloses()
+        self._feeds: dict[str, Any] = {}
+        # Last closes, refreshed once a step when somebody asks.
+        self._prices: dict[str, float] = {}
+        self._priced_at = 0.0
         self.venue = Venue(
             ledger=Ledger(cash=broker.cash),
             costs=Costs.of(broker),
@@ -95,7 +79,7 @@ class SimulatedBroker(bt.BrokerBase):
         """Meet the feeds."""
         super().start()
         for data in self.cerebro.datas:
-            self._prices.feeds[data._name] = data
+            self._feeds[data._name] = data
             self.positions[data] = bt.Position()
 
     def getcash(self) -> float:
@@ -105,7 +89,7 @@ class SimulatedBroker(bt.BrokerBase):
     def getvalue(self, datas: Any = None) -> float:
         """Equity, or the market value of the positions in ``datas``."""
         if datas is None:
-            return self.venue.ledger.equity(self._prices)
+            return self.venue.ledger.equity(self._refreshed(self._now()))
         held = [(self.venue.ledger.quantity(data._name), data) for data in datas]
         return float(sum(quantity * data.close[0] for quantity, data in held if quantity))
 
@@ -152,6 +136,7 @@ class SimulatedBroker(bt.BrokerBase):
         parent: Any = None,
         **kwargs: Any,
     ) -> Any:
+        now = self._now()
         exectype = bt.Order.Market if exectype is None else exectype
         order_type, time_in_force = _order_type(exectype), _time_in_force(valid)
         if not len(data):
@@ -174,7 +159,7 @@ class SimulatedBroker(bt.BrokerBase):
             limit_price=_price(price if exectype == bt.Order.Limit else plimit, exectype, "limit"),
             stop_price=_price(price, exectype, "stop"),
             time_in_force=time_in_force,
-            decided=to_nanoseconds(self._now()),
+            decided=to_nanoseconds(now),
         )
         if parent is not None:
             order.parent = self._order_of(parent)
@@ -188,7 +173,7 @@ class SimulatedBroker(bt.BrokerBase):
         self._ids[shown.ref] = order.id
         shown.submit(self)
         reason = self.gate.refuses(
-            order, ledger=self.venue.ledger, prices=self._prices, open_orders=self.venue.open_orders.values()
+            order, ledger=self.venue.ledger, prices=self._refreshed(now), open_orders=self.venue.open_orders.values()
         )
         if reason:
             order.status, order.reason = OrderStatus.REFUSED, reason
@@ -200,7 +185,7 @@ class SimulatedBroker(bt.BrokerBase):
         self._notify(shown)
         if order.reason and order.parent is not None:
             # An entry without the protection it was given must not fill.
-            self._report(self.venue.cancel(order.parent, f"its leg was turned down: {order.reason}"), self._now())
+            self._report(self.venue.cancel(order.parent, f"its leg was turned down: {order.reason}"), now)
         return shown
 
     def cancel(self, order: Any) -> None:
@@ -220,10 +205,15 @@ class SimulatedBroker(bt.BrokerBase):
             self._observe(self._now())
 
     def _now(self) -> float:
-        datas = self.cerebro.datas
-        if len(datas) == 1:
-            return float(datas[0].datetime[0])
-        return float(max(data.datetime[0] for data in datas if len(data)))
+        """Float days of the present step; the lean loop knows it, the stock loop leaves it to the feeds."""
+        known = getattr(self.cerebro, "time", 0.0)
+        return known or float(max((data.datetime[0] for data in self.cerebro.datas if len(data)), default=0.0))
+
+    def _refreshed(self, now: float) -> dict[str, float]:
+        if now != self._priced_at:
+            self._prices.update((symbol, data.close[0]) for symbol, data in self._feeds.items() if len(data))
+            self._priced_at = now
+        return self._prices
 
     def _step(self, now: float) -> None:
         bars = {
@@ -232,22 +222,28 @@ class SimulatedBroker(bt.BrokerBase):
             if len(data) and data.datetime[0] == now
         }
         time = to_nanoseconds(now)
+        self._refreshed(now)
         events = self.venue.on_bars(
             time=time, session=session_number(now), session_ends=self._session_ends(time), bars=bars
         )
         self._report(events, now)
-        self._observe(now)
         self._borrows = self.venue.ledger.borrows
+        self._observe(now)
 
     def _observe(self, now: float) -> None:
-        if self.gate.watches_equity and self.gate.observe(self.venue.ledger.equity(self._prices)):
+        if not (self._borrows or self.gate.watches_equity):
+            return
+        ledger, prices = self.venue.ledger, self._refreshed(now)
+        # Only who borrows can owe more than there is.
+        gross = ledger.gross(prices) if self._borrows else 0.0
+        if self.gate.observe(ledger.equity(prices), gross):
             self._halt(now)
 
     def _halt(self, now: float) -> None:
         """Cancel what is open and close every position at the next bar; the gate refuses what would open more."""
         for order in list(self.venue.open_orders.values()):
             self._report(self.venue.cancel(order, self.gate.halted), now)
-        for symbol, data in sorted(self._prices.feeds.items()):
+        for symbol, data in sorted(self._feeds.items()):
             quantity = self.venue.ledger.quantity(symbol)
             if quantity:
                 self._submit(SELL if quantity > 0 else BUY, None, data, abs(quantity))

@@ -82,7 +82,7 @@ class Engine(bt.Cerebro):
         strategy = runstrats[0]
         self._check_lengths(strategy)
         self._check_inputs(strategy)
-        with checked([*self.datas, *_descendants(strategy)], computing=True):
+        with checked([*self.datas, *descendants(strategy)], computing=True):
             strategy._once()
         strategy.reset()
         with checked([strategy], computing=False):
@@ -127,19 +127,31 @@ class Engine(bt.Cerebro):
         return ""
 
     def _check_lengths(self, strategy: Any) -> None:
-        """backtrader writes past the end of a feed that is shorter than an indicator's memory."""
-        for indicator in strategy._lineiterators[_INDICATORS]:
-            position = clock_position(indicator, self.datas)
-            data = self.datas[position or 0]
+        """Keep indicators from feeds that are shorter than their memory: backtrader would write past the end.
+
+        Where a strategy decides without waiting for all symbols (it has a ``prenext``), and another symbol is long
+        enough, such an indicator stays NaN. Elsewhere the strategy could never decide, and that is an error.
+        """
+        short = []
+        for indicator in descendants(strategy):
+            data = self.datas[clock_position(indicator, self.datas) or 0]
             if indicator._minperiod > data.buflen():
-                raise DataError(
-                    f"{data._name}: {type(indicator).__name__} needs {indicator._minperiod} bars, "
-                    f"and there are {data.buflen()}; give it a longer history or a shorter memory"
-                )
+                short.append((indicator, data))
+        if not short:
+            return
+        indicator, data = short[0]
+        long_enough = any(other.buflen() >= indicator._minperiod for other in self.datas)
+        if not long_enough or not _overrides(strategy, "prenext"):
+            raise DataError(
+                f"{data._name}: {type(indicator).__name__} needs {indicator._minperiod} bars, "
+                f"and there are {data.buflen()}; give it a longer history or a shorter memory"
+            )
+        for indicator, _ in short:
+            indicator.preonce = indicator.oncestart = indicator.once = _nothing
 
     def _check_inputs(self, strategy: Any) -> None:
         """What backtrader computes at once from lines, it pairs by position, wherever those positions lie in time."""
-        for indicator in _descendants(strategy):
+        for indicator in descendants(strategy):
             if isinstance(indicator, bt.linebuffer._LineForward):
                 raise LookAheadError(
                     f"line({indicator.ago}) was asked for: that is the line {indicator.ago} bar(s) into the future; "
@@ -158,7 +170,7 @@ class Engine(bt.Cerebro):
     def _loop(self, strategy: Any) -> None:
         datas = self.datas
         followers: list[list[Any]] = [[data] for data in datas]
-        for indicator in _descendants(strategy):
+        for indicator in descendants(strategy):
             # Parts of an indicator that follow nothing themselves do not differ from their first feed.
             followers[clock_position(indicator, datas) or 0].append(indicator)
         times = [_times(data) for data in datas]
@@ -248,6 +260,10 @@ def steps(times: list[NDArray[np.float64]]) -> tuple[list[float], Iterable[Posit
     return clock.tolist(), [tuples[i] for i in which.reshape(-1).tolist()]
 
 
+def _nothing(start: int, end: int) -> None:
+    """Leaves an indicator's lines NaN."""
+
+
 def _takes_values(strategy: Any) -> bool:
     """Whether anyone takes the cash and value notifications of each bar."""
     return bool(strategy.analyzers) or _overrides(strategy, "notify_cashvalue", "notify_fund", "_notify")
@@ -264,11 +280,11 @@ def _overrides(strategy: Any, *methods: str) -> bool:
     return any(name in strategy.__dict__ or getattr(own, name) is not getattr(base, name) for name in methods)
 
 
-def _descendants(holder: Any) -> Iterator[Any]:
+def descendants(holder: Any) -> Iterator[Any]:
     """Indicators of a strategy, and the indicators inside them."""
     for indicator in getattr(holder, "_lineiterators", {}).get(_INDICATORS, []):
         yield indicator
-        yield from _descendants(indicator)
+        yield from descendants(indicator)
 
 
 def clock_position(indicator: Any, datas: list[Any]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
@@ -17,11 +17,22 @@ from engine.errors import DataError, NextbarError, StrategyError
 from engine.simulation.broker import SimulatedBroker
 from engine.simulation.clock import to_days, to_nanoseconds
 from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
+from engine.simulation.loop import Engine, descendants
 from engine.trading.ledger import Ledger
-from engine.trading.orders import Order
+from engine.trading.orders import QUANTITY_PLACES, Order
 from engine.trading.trades import Trade, round_trips
-from models.indicator import ForecastIndicator
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedForecasts:
+    """The lines of one ``ForecastIndicator``: [bars, 3] forecast, lower, upper, row by row with the symbol's bars."""
+
+    forecaster: Forecaster
+    symbol: str
+    lines: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +46,7 @@ class Simulation:
         equity: index ``time`` (bar ends of the decided span, UTC); columns equity, cash (account currency) and
             gross_exposure (fraction of equity).
         halted: why a risk limit stopped trading, or empty.
-        forecasts: symbol -> [bars, 3], the lines forecast, lower and upper of the strategy's ``ForecastIndicator``, row
-            by row with the symbol's bars; empty for a strategy without one.
+        forecasts: what each ``ForecastIndicator`` of the strategy showed it.
     """
 
     orders: list[Order]
@@ -44,7 +54,7 @@ class Simulation:
     trades: list[Trade]
     equity: pd.DataFrame
     halted: str
-    forecasts: Mapping[str, NDArray[np.float64]]
+    forecasts: tuple[RecordedForecasts, ...]
 
 
 def simulate(
@@ -100,12 +110,17 @@ def simulate(
     )
 
 
-def _forecasts(strategy: Any) -> dict[str, NDArray[np.float64]]:
-    return {
-        indicator.data._name: np.column_stack([np.array(line.array) for line in indicator.lines])
-        for indicator in strategy._lineiterators[bt.LineIterator.IndType]
-        if isinstance(indicator, ForecastIndicator)
-    }
+def _forecasts(strategy: Any) -> tuple[RecordedForecasts, ...]:
+    # Known by its attribute: importing the class would import torch, also for strategies without a forecast.
+    return tuple(
+        RecordedForecasts(
+            forecaster=indicator.forecaster,
+            symbol=indicator.data._name,
+            lines=np.column_stack([np.array(line.array) for line in indicator.lines]),
+        )
+        for indicator in descendants(strategy)
+        if hasattr(indicator, "forecaster")
+    )
 
 
 def _decision_times(bars: Bars, start: pd.Timestamp | None) -> pd.DatetimeIndex:
@@ -138,18 +153,17 @@ def equity_curve(
     """
     cash = _steps(times, ledger.cash_history, starting_cash)
     equity, gross = cash.copy(), np.zeros(len(times))
-    for symbol in sorted(closes):
-        history, quantity = [], 0.0
-        for fill in ledger.fills:
-            if fill.symbol == symbol:
-                quantity = round(quantity + fill.signed_quantity, 9)
-                history.append((fill.time, quantity))
-        if history:
-            held = _steps(times, history, 0.0)
-            price = closes[symbol].reindex(times, method="ffill").to_numpy(dtype=np.float64)
-            value = np.where(held == 0.0, 0.0, held * np.nan_to_num(price))
-            equity += value
-            gross += np.abs(value)
+    histories: dict[str, list[tuple[int, float]]] = {}
+    for fill in ledger.fills:
+        history = histories.setdefault(fill.symbol, [])
+        before = history[-1][1] if history else 0.0
+        history.append((fill.time, round(before + fill.signed_quantity, QUANTITY_PLACES)))
+    for symbol in sorted(histories):
+        held = _steps(times, histories[symbol], 0.0)
+        price = closes[symbol].reindex(times, method="ffill").to_numpy(dtype=np.float64)
+        value = np.where(held == 0.0, 0.0, held * np.nan_to_num(price))
+        equity += value
+        gross += np.abs(value)
     exposure = np.divide(gross, equity, out=np.zeros(len(times)), where=equity > 0.0)
     return pd.DataFrame({"equity": equity, "cash": cash, "gross_exposure": exposure}, index=times)
 

@@ -87,5 +87,10 @@ class Ledger:
         return total
 
     def gross(self, prices: Mapping[str, float]) -> float:
-        """Sum of the absolute market values of the positions."""
-        return sum(abs(self.positions[s].quantity) * prices[s] for s in sorted(self.positions) if self.quantity(s))
+        """Sum of the absolute market values of the positions, in symbol order."""
+        total = 0.0
+        for symbol in sorted(self.positions):
+            quantity = self.positions[symbol].quantity
+            if quantity:
+                total += abs(quantity) * prices[symbol]
+        return total

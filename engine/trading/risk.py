@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engine.config import RiskConfig
 from engine.trading.ledger import Ledger
-from engine.trading.orders import QUANTITY_EPSILON, Order
+from engine.trading.orders import QUANTITY_EPSILON, Order, OrderStatus
+
+# Equity that a margin account must keep, as a fraction of its gross exposure; Regulation T's floor for brokers.
+MAINTENANCE = 0.25
 
 # Weights are exact to rounding: a position of 0.3 of equity passes a limit of 0.3.
 _TOLERANCE = 1.0 + 1e-9
@@ -26,22 +29,22 @@ class RiskGate:
     limits: RiskConfig
     peak: float
     halted: str = ""
-    refused: int = field(default=0, init=False)
 
     def refuses(
         self, order: Order, *, ledger: Ledger, prices: Mapping[str, float], open_orders: Collection[Order]
     ) -> str:
-        """Why the order may not be sent, or an empty string. Orders that reduce a position, and legs, always pass."""
+        """Why the order may not be sent, or an empty string.
+
+        Orders that reduce a position always pass, and legs pass with their entry.
+        """
+        if order.parent is not None:
+            return "its entry was refused" if order.parent.status is OrderStatus.REFUSED else ""
         held = ledger.quantity(order.symbol)
-        reduces = held * order.side < 0.0 and order.quantity < abs(held) + QUANTITY_EPSILON
-        if reduces or order.parent is not None:
+        if held * order.side < 0.0 and order.quantity < abs(held) + QUANTITY_EPSILON:
             return ""
-        reason = self.halted and f"trading is halted: {self.halted}"
-        if not reason:
-            reason = self._over_limits(order, held, ledger, prices, open_orders)
-        if reason:
-            self.refused += 1
-        return reason
+        if self.halted:
+            return f"trading is halted: {self.halted}"
+        return self._over_limits(order, held, ledger, prices, open_orders)
 
     def _over_limits(
         self, order: Order, held: float, ledger: Ledger, prices: Mapping[str, float], open_orders: Collection[Order]
@@ -77,11 +80,19 @@ class RiskGate:
         """Whether ``observe`` has anything to do."""
         return self.limits.max_drawdown_halt is not None and not self.halted
 
-    def observe(self, equity: float) -> bool:
-        """Take the equity at a bar's close; true when this bar halts trading."""
+    def observe(self, equity: float, gross: float = 0.0) -> bool:
+        """Take equity and gross exposure at a bar's close; true when this bar halts trading.
+
+        Equity below ``MAINTENANCE`` of the gross exposure is a margin call, whatever the run file says.
+        """
         limit = self.limits.max_drawdown_halt
         self.peak = max(self.peak, equity)
-        if limit is None or self.halted or drawdown(equity, self.peak) <= limit:
+        if self.halted:
+            return False
+        if gross > 0.0 and equity < MAINTENANCE * gross:
+            self.halted = f"margin call: equity {equity:.2f} is below {MAINTENANCE:.0%} of the exposure of {gross:.2f}"
+            return True
+        if limit is None or drawdown(equity, self.peak) <= limit:
             return False
         self.halted = (
             f"risk.max_drawdown_halt: drawdown {drawdown(equity, self.peak):.4f} of the peak {self.peak:.2f} "

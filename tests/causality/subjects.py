@@ -28,6 +28,7 @@ from models.bundle import new_bundle
 from models.features import Columns, parse_features
 from models.forecaster import Forecaster
 from models.networks import Network, build_network
+from models.networks.heads import ResidualHead
 from models.windows import Windows
 from strategies.loading import LoadedStrategy, load_strategy
 from strategies.rule import Context, Rule
@@ -142,8 +143,9 @@ def tiny_forecaster(
     rows = windows.rows({symbol: slice(0, len(frame) - 2) for symbol, frame in bars.frames.items()})
     labels = torch.from_numpy(windows.labels[rows])
     network.fit_scaling(torch.from_numpy(windows.features[rows]), labels)
-    with torch.inference_mode():
-        network.head.calibrate(network(windows.gather(rows)), labels)
+    if isinstance(network.head, ResidualHead):
+        with torch.inference_mode():
+            network.head.calibrate(network(windows.gather(rows)), labels)
     bundle = new_bundle(config, network, curve=(), bars=bars, train_labels=windows.labels[rows], root=Path("bundles"))
     return Forecaster(bundle)
 

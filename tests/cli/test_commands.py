@@ -112,7 +112,9 @@ def test_training_counts_as_a_trial_because_it_looks_at_the_test_span(empty: Pro
 def test_seen_bars_are_refused_unless_asked_for_by_name(project: Project) -> None:
     bundle = next((project.folder / "bundles").iterdir())
     seen = project.write("seen.yaml", model={"bundle": str(bundle)}, spans={"test": ["2010-05-01", "2010-12-31"]})
-    assert "validate span" in project.fails(2, "backtest", seen)
+    assert "2010-06-30" in project.fails(2, "backtest", seen)
+    earlier = project.write("earlier.yaml", model={"bundle": str(bundle)}, spans={"test": ["2006-01-01", "2006-12-31"]})
+    assert "2010-06-30" in project.fails(2, "backtest", earlier)
     assert project.runs == []
     result = project.json("backtest", "run.yaml", "--span", "train")
     folder = project.folder / result["run"]
@@ -229,3 +231,108 @@ def test_a_strategy_that_does_nothing_has_a_report_too(project: Project) -> None
     assert first["metrics"]["strategy"]["sharpe_ratio"] is None
     assert (first["metrics"]["strategy"]["orders"], first["metrics"]["strategy"]["trades"]) == (0, 0)
     assert project.json("report", "tiny")["run"] == first["run"]
+
+
+PLAIN_FORECAST = (
+    "import backtrader as bt\n"
+    "from models.indicator import ForecastIndicator\n"
+    "class Mine(bt.Strategy):\n"
+    "    params = (('bundle', ''),)\n"
+    "    def __init__(self):\n"
+    "        self.forecast = ForecastIndicator(self.data, bundle=self.p.bundle)\n"
+    "    def next(self):\n"
+    "        self.order_target_size(target=5 if len(self) % 5 else 0)\n"
+)
+
+
+def test_a_bundle_that_only_the_strategy_knows_is_held_to_its_span_too(project: Project) -> None:
+    (project.folder / "mine.py").write_text(PLAIN_FORECAST)
+    bundle = next((project.folder / "bundles").iterdir())
+    strategy = {"kind": "./mine.py:Mine", "params": {"bundle": str(bundle)}}
+    seen = project.write("mine.yaml", model=None, strategy=strategy, spans={"test": ["2009-06-01", "2009-12-31"]})
+    assert bundle.name in project.fails(2, "backtest", seen)
+    assert project.runs == []
+    later = project.write("mine.yaml", model=None, strategy=strategy, spans={"test": ["2011-01-01", "2011-06-30"]})
+    manifest = json.loads((project.folder / project.json("backtest", later)["run"] / "manifest.json").read_text())
+    assert (manifest["in_sample"], manifest["bundles"]) == (False, [bundle.name])
+
+
+def test_only_the_runs_own_model_is_scored(project: Project) -> None:
+    own = project.json("backtest", "run.yaml")["metrics"]["forecast"]
+    project.json("train", "run.yaml", "--set", "training.seed=8", "--set", "name=other")
+    other = next(path for path in (project.folder / "bundles").iterdir() if path.name.startswith("other"))
+    (project.folder / "mine.py").write_text(PLAIN_FORECAST)
+    both = project.write("both.yaml", strategy={"kind": "./mine.py:Mine", "params": {"bundle": str(other)}})
+    assert project.json("backtest", both)["metrics"]["forecast"] == own
+
+
+def test_a_look_at_unseen_bars_is_a_trial_whatever_the_span_is_called(project: Project) -> None:
+    bundle = next((project.folder / "bundles").iterdir())
+    spans = {"validate": ["2011-01-01", "2011-03-31"], "test": ["2011-04-01", "2011-06-30"]}
+    run = project.write("look.yaml", model={"bundle": str(bundle)}, spans=spans)
+    result = project.json("backtest", run, "--span", "validate")
+    assert json.loads((project.folder / result["run"] / "manifest.json").read_text())["in_sample"] is False
+    trials = [json.loads(line) for line in (project.folder / "runs" / "trials.jsonl").read_text().splitlines()]
+    assert trials[-1]["span"]["name"] == "validate"
+
+
+def test_the_same_trial_under_another_name_has_the_same_subject(project: Project) -> None:
+    for override in ("name=one", "name=two", "broker.slippage_bps=3"):
+        project.json("backtest", "run.yaml", "--set", override)
+    trials = [json.loads(line) for line in (project.folder / "runs" / "trials.jsonl").read_text().splitlines()]
+    one, two, three = [trial["subject"] for trial in trials if trial["kind"] == "backtest"]
+    assert one == two != three
+
+
+def test_the_benchmark_is_not_stretched_beyond_its_bars(empty: Project) -> None:
+    hold = {"kind": "strategies.buy_and_hold:BuyAndHold"}
+    data = {"source": "sample:large20", "symbols": ["AAPL", "KO"], "benchmark": "sample:sp500"}
+    run = empty.write(data=data, model=None, strategy=hold, spans={"test": ["2018-06-01", "2019-06-28"]})
+    result = empty.json("backtest", run)
+    assert any("benchmark" in remark for remark in result["remarks"])
+    folder = empty.folder / result["run"]
+    benchmark = pd.read_parquet(folder / "equity.parquet")["benchmark"]
+    assert benchmark.loc["2018"].notna().all()
+    assert benchmark.loc["2019"].isna().all()
+    assert "the benchmark has bars from" in (folder / "report.html").read_text()
+
+
+def test_a_run_file_of_ones_own_strategy_runs_from_its_run_folder(project: Project) -> None:
+    (project.folder / "mine.py").write_text(PLAIN_FORECAST)
+    bundle = next((project.folder / "bundles").iterdir())
+    mine = project.write(strategy={"kind": "./mine.py:Mine", "params": {"bundle": str(bundle)}})
+    first = project.json("backtest", mine)
+    again = project.json("backtest", Path(first["run"]) / "config.yaml")
+    assert again["orders_hash"] == first["orders_hash"]
+
+
+def test_a_cash_account_with_a_minimum_commission_buys(project: Project) -> None:
+    hold = {"kind": "strategies.buy_and_hold:BuyAndHold"}
+    broker = {"cash": 1000, "account": "cash", "fractional": True, "commission": {"minimum": 5.0}}
+    result = project.json("backtest", project.write(model=None, strategy=hold, broker=broker))
+    assert result["metrics"]["strategy"]["fills"] == 2
+    assert result["metrics"]["strategy"]["total_return_pct"] == result["metrics"]["buy_and_hold"]["total_return_pct"]
+    poor = project.json("backtest", "run.yaml", "--set", "broker.cash=10", "--set", "broker.fractional=false")
+    assert any("buy-and-hold could not buy" in remark for remark in poor["remarks"])
+
+
+def test_a_run_is_found_by_its_whole_name(project: Project) -> None:
+    for name in ("sma", "sma-50"):
+        project.json("backtest", "run.yaml", "--set", f"name={name}")
+    assert project.json("report", "sma")["run"].endswith("Z-sma")
+    assert project.json("report", "sma-50")["run"].endswith("Z-sma-50")
+
+
+def test_a_short_symbol_does_not_stop_the_others(project: Project) -> None:
+    folder = project.folder / "bars"
+    folder.mkdir()
+    days = pd.bdate_range("2011-01-03", "2011-06-30").strftime("%Y-%m-%d")
+    days = [day for day in days if day not in ("2011-01-17", "2011-02-21", "2011-04-22", "2011-05-30")]
+    for symbol, taken in (("OLD", days), ("NEW", days[-20:])):
+        rows = [f"{day},100,{101 + i % 7},99,{100 + i % 5 / 10},1000" for i, day in enumerate(taken)]
+        (folder / f"{symbol}.csv").write_text("\n".join(["date,open,high,low,close,volume", *rows]) + "\n")
+    data = {"source": "files", "path": "bars", "symbols": ["OLD", "NEW"]}
+    strategy = {"kind": "strategies.sma_cross:SmaCross", "params": {"fast": 3, "slow": 50}}
+    result = project.json("backtest", project.write(data=data, model=None, strategy=strategy))
+    fills = pd.read_parquet(project.folder / result["run"] / "fills.parquet")
+    assert set(fills["symbol"]) == {"OLD"}

@@ -193,7 +193,30 @@ def test_too_little_history_is_a_sentence_where_backtrader_runs_out_of_its_array
     with pytest.raises(IndexError):
         play(STOCK, frames, Crosses, broker())
     with pytest.raises(DataError, match="B: SMA needs 8 bars, and there are 5"):
-        run(frames, Crosses)
+        run(frames, Waiting)
+    with pytest.raises(DataError, match="B: SMA needs 8 bars, and there are 5"):
+        run({"B": frames["B"]}, Crosses)
+
+
+class Waiting(bt.Strategy):
+    def __init__(self) -> None:
+        self.averages = [bt.ind.SMA(data, period=8) for data in self.datas]
+
+
+def test_a_short_symbol_is_nan_where_the_strategy_does_not_wait_for_it() -> None:
+    """A strategy with a ``prenext`` decides on the others, and the short symbol's indicators never have a value."""
+
+    seen: list[tuple[float, float]] = []
+
+    class Eager(Waiting):
+        def prenext(self) -> None:
+            seen.append((self.averages[0][0], self.averages[1][0]))
+
+    frames = {"A": walk(days(30), seed=1), "B": walk(days(5), seed=2)}
+    run(frames, Eager)
+    assert len(seen) == 30
+    assert np.isfinite([average for average, _ in seen[7:]]).all()
+    assert np.isnan([average for _, average in seen]).all()
 
 
 def test_nothing_to_decide_on_is_a_sentence() -> None:

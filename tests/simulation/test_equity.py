@@ -245,3 +245,24 @@ def test_after_a_halt_positions_only_shrink(seed: int) -> None:
             assert abs(held[fill.symbol]) <= abs(before)
     if halt < book.index[-1].value:  # at the last bar there is no next one to sell at
         assert not any(held.values())
+
+
+def test_a_short_that_the_market_runs_away_from_ends_in_a_margin_call() -> None:
+    """100,000 in cash and 1,000 shares short at 100: at 165 the equity of 35,000 is below a quarter of 165,000."""
+
+    class Short(bt.Strategy):
+        def next(self) -> None:
+            if len(self) == 1:
+                self.sell(size=1_000)
+
+    closes = [100.0, 100.0, 140.0, 155.0, 165.0, 170.0, 300.0, 500.0]
+    result = simulate(
+        bars_of({"A": frame(closes)}),
+        Short,
+        {},
+        broker=BrokerConfig(short=True, borrow_rate_pct=0.0),
+        risk=RiskConfig(max_gross=2.0),
+    )
+    assert "margin call: equity 35000.00" in result.halted
+    assert [(fill.signed_quantity, fill.price) for fill in result.ledger.fills] == [(-1_000.0, 100.0), (1_000.0, 170.0)]
+    assert result.equity["equity"].iloc[-1] == 30_000.0

@@ -330,7 +330,7 @@ def test_an_entry_that_is_rejected_takes_its_legs_with_it() -> None:
     steps = {1: lambda s: s.buy_bracket(size=10_000, exectype=Order.Market, stopprice=90.0, limitprice=120.0)}
     played = script([FLAT] * 4, broker(), steps)
     assert {order.getstatusname() for order in played.orders} == {"Rejected"}
-    assert played.orders[1].info.reason == "its parent was refused"
+    assert played.orders[1].info.reason == "its entry was refused"
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------

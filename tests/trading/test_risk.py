@@ -34,7 +34,6 @@ def test_a_position_up_to_the_limit_passes_and_one_share_more_does_not() -> None
     assert verdict(limited, order(BUY, 30), ledger()) == ""
     reason = verdict(limited, order(BUY, 31), ledger())
     assert reason == "risk.max_position: X would be 0.3100 of equity, the limit is 0.3"
-    assert limited.refused == 1
 
 
 def test_what_is_held_and_what_is_pending_count() -> None:
@@ -67,7 +66,6 @@ def test_orders_that_reduce_always_pass() -> None:
     assert verdict(halted, order(SELL, 40), broke) == ""
     assert verdict(halted, order(SELL, 1), broke) == ""
     assert verdict(halted, order(BUY, 40), ledger(14_000.0, X=-40)) == ""
-    assert halted.refused == 0
 
 
 def test_an_order_through_zero_is_no_reducing_order() -> None:
@@ -114,10 +112,16 @@ def test_a_drawdown_beyond_the_limit_halts_once_and_for_good() -> None:
     assert not watched.observe(20_000.0)
     reason = verdict(watched, order(BUY, 1), ledger())
     assert reason == f"trading is halted: {watched.halted}"
-    assert watched.refused == 1
 
 
 def test_without_a_limit_nothing_halts() -> None:
     unwatched = gate()
     assert not unwatched.watches_equity
     assert not unwatched.observe(1.0)
+
+
+def test_a_margin_call_halts_whatever_the_run_file_says() -> None:
+    gate = RiskGate(RiskConfig(), peak=100_000.0)
+    assert not gate.observe(25_000.0, 100_000.0)
+    assert gate.observe(24_999.0, 100_000.0)
+    assert "margin call: equity 24999.00 is below 25% of the exposure of 100000.00" in gate.halted
