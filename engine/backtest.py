@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -22,6 +23,7 @@ from engine.report.recording import record_run, trial_of
 from engine.report.run import Metrics, write_run
 from engine.report.trials import append_trial
 from engine.simulation.simulate import Simulation, simulate
+from engine.trading.orders import OrderStatus
 from strategies.buy_and_hold import BuyAndHold
 from strategies.loading import load_strategy
 from strategies.rule import Context
@@ -32,17 +34,20 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Period = tuple[date, date]
+_TURNED_DOWN = (OrderStatus.REJECTED, OrderStatus.REFUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestReport:
-    """What a backtest did: the folder it wrote, how it ended, and the figures.
+    """What a backtest did: the folder it wrote, how it ended, on what bars, and the figures.
 
     ``status`` is ``completed`` or ``halted``; ``remarks`` are sentences for the user.
     """
 
     run: Path
     status: str
+    in_sample: bool
+    synthetic: bool
     halted: str
     orders_hash: str
     fills_hash: str
@@ -94,7 +99,17 @@ def backtest(
         [forecaster] if forecaster else [], span, period
     )
     held = _buy_and_hold(config, used, start)
-    remarks += (*_absent(absent, period), *_benchmark_remarks(benchmark, simulation), *_held_remarks(held, used))
+    in_sample = seen if forecaster or forecasters else span != "test"
+    remarks = (
+        *(["IN-SAMPLE: the bars were seen in training, or asked for by the name of their span"] if in_sample else []),
+        *(["the bars are synthetic: they prove nothing about a market"] if used.synthetic else []),
+        *remarks,
+        *_absent(absent, period),
+        *_stopped(used, simulation),
+        *_turned_down(simulation),
+        *_benchmark_remarks(benchmark, simulation),
+        *_held_remarks(held, used),
+    )
     run = record_run(
         config,
         kind="backtest",
@@ -106,7 +121,7 @@ def backtest(
         buy_and_hold=held.equity["equity"],
         strategy_hash=strategy.source_hash,
         forecaster=forecaster,
-        in_sample=seen if forecaster or forecasters else span != "test",
+        in_sample=in_sample,
         remarks=remarks,
     )
     if not seen:
@@ -114,6 +129,8 @@ def backtest(
     return BacktestReport(
         run=write_run(run, root / "runs", now=now),
         status=run.manifest["status"],
+        in_sample=in_sample,
+        synthetic=used.synthetic,
         halted=simulation.halted,
         orders_hash=run.manifest["orders_hash"],
         fills_hash=run.manifest["fills_hash"],
@@ -151,6 +168,25 @@ def _refuse_seen_bars(forecasters: Iterable[Forecaster], span: SpanName, period:
 
 def _absent(symbols: Iterable[str], period: Period) -> list[str]:
     return [f"{symbol} has no bars from {period[0]} to {period[1]} and takes no part" for symbol in symbols]
+
+
+def _stopped(bars: Bars, simulation: Simulation) -> list[str]:
+    """Symbols whose bars end before the run's last session."""
+    last = sessions_of(pd.DatetimeIndex(simulation.equity.index))[-1]
+    ends = {symbol: sessions_of(pd.DatetimeIndex(frame.index[-1:]))[0] for symbol, frame in bars.frames.items()}
+    return [
+        f"{symbol} has no bars after {end:%Y-%m-%d}; what is held of it stays marked at its last close"
+        for symbol, end in ends.items()
+        if end < last
+    ]
+
+
+def _turned_down(simulation: Simulation) -> list[str]:
+    reasons = [order.reason.split(":")[0] for order in simulation.orders if order.status in _TURNED_DOWN]
+    if not reasons:
+        return []
+    reason, count = Counter(reasons).most_common(1)[0]
+    return [f"{len(reasons)} of {len(simulation.orders)} orders were turned down, {count} of them for: {reason}"]
 
 
 def _benchmark_remarks(benchmark: Bars | None, simulation: Simulation) -> list[str]:

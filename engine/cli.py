@@ -10,7 +10,9 @@ import functools
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,8 +58,7 @@ def command(use: Callable[..., int | None]) -> Callable[..., None]:
                 "interrupted; nothing half-written was left, and earlier runs are untouched", INTERRUPTED, as_json
             )
         except NextbarError as error:
-            if debug:
-                raise
+            _trace(debug)
             code = _fail(str(error), error.exit_code, as_json)
         except BrokenPipeError:
             # The reader of stdout has gone: there is nobody left to tell.
@@ -66,8 +67,7 @@ def command(use: Callable[..., int | None]) -> Callable[..., None]:
         except MemoryError:
             code = _fail("out of memory: use fewer symbols, a shorter span or a smaller batch", FAILED, as_json)
         except Exception as error:
-            if debug:
-                raise
+            _trace(debug)
             code = _fail(
                 f"unexpected {type(error).__name__}: {error}; this is a defect of nextbar, --debug shows where",
                 FAILED,
@@ -127,7 +127,7 @@ def backtest(
     from engine.errors import RiskHalt
 
     resolved = load_config(config, overrides or ())
-    with terminal.progress("backtest") as on_progress:
+    with terminal.progress("backtest") as on_progress, redirect_stdout(sys.stderr):
         report = backtest(resolved, now=datetime.now(UTC), span=terminal.span_name(span), on_progress=on_progress)
     for remark in report.remarks:
         terminal.warn(remark)
@@ -189,6 +189,11 @@ def config(config: Config, *, overrides: Overrides = None, as_json: AsJson = Fal
         terminal.print_json(resolved)
     else:
         terminal.print_yaml(resolved)
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
 
 
 def _fail(sentence: str, code: int, as_json: bool) -> int:

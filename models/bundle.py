@@ -232,6 +232,8 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
                 f"{bundle.path}: the bundle of another model, data or spans: expected hash {asked[:_HASH_LENGTH]}, "
                 f"found {record.hash[:_HASH_LENGTH]}; run `nextbar train CONFIG`"
             )
+    if isinstance(config.model, LstmConfig) and (record.model, record.spans) != (config.model, config.spans):
+        raise BundleError(f"{bundle.path}: its record names another model or other spans than its hash; train again")
     if bars.timeframe != record.timeframe:
         raise BundleError(
             f"{bundle.path}: trained on {record.timeframe} bars, and data.timeframe is {bars.timeframe}; "

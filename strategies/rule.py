@@ -96,7 +96,7 @@ def checked_params(values: Mapping[str, Any], known: Sequence[str], name: str) -
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"strategy.params.{key}: unknown to {name}; expected one of {', '.join(known) or 'none'}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
             raise ConfigError(f"strategy.params.{key}: expected a finite number, found {value!r}")
     return {key: float(value) for key, value in values.items()}
 

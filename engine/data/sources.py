@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+import pandas as pd
+
 from engine.config import DataConfig
 from engine.data.bars import Bars
 from engine.data.files import load_files
 from engine.data.samples import SAMPLES, load_sample
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES
+from engine.data.timeframes import check_alignment
 from engine.errors import ConfigError
 
 SOURCES = (*(f"sample:{name}" for name in SAMPLES), "files")
@@ -31,7 +34,9 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
         DataError: bars are missing, malformed or impossible.
     """
     if data.source == "files":
-        return load_files(data, folder)
+        bars = load_files(data, folder)
+        check_alignment({s: pd.DatetimeIndex(f.index) for s, f in bars.frames.items()}, bars.timeframe)
+        return bars
     if data.source not in SOURCES:
         close = difflib.get_close_matches(data.source, SOURCES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(SOURCES)}"

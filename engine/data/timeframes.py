@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from engine.data.calendars import sessions_of
+from engine.data.calendars import ZONE, sessions_of
 from engine.errors import DataError
 
 # From here on a regular session holds at most one whole bar, and the one after it is cut short by the close.
@@ -21,6 +23,42 @@ def is_intraday(timeframe: str) -> bool:
 def duration(timeframe: str) -> pd.Timedelta:
     """How long an intraday bar lasts."""
     return pd.Timedelta(int(timeframe[:-1]), unit="min" if timeframe[-1] == "m" else "h")
+
+
+def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> None:
+    """Check that bars of different symbols do not overlap without ending together.
+
+    Between two bars that overlap, a decision at the end of the one would fill at the open of the other, which was
+    before it. Daily bars of a session end together; intraday bars end on one grid, but for the last one of a session.
+
+    Raises:
+        DataError: they do not; names two symbols.
+    """
+    seen: dict[object, tuple[str, int]] = {}
+    for symbol, own in times.items():
+        for key, value, position in _grid(own, timeframe) if is_intraday(timeframe) else _ends(own):
+            other, expected = seen.setdefault(key, (symbol, value))
+            if value != expected:
+                raise DataError(
+                    f"bars overlap without ending together: {symbol} has one that ends at "
+                    f"{own[position]:%Y-%m-%d %H:%M} UTC, off the bars of {other}; a decision between them would fill "
+                    "in its own past, so use symbols of one market and one grid of bars"
+                )
+
+
+def _ends(own: pd.DatetimeIndex) -> list[tuple[object, int, int]]:
+    """For each bar: its session, its end, its position."""
+    return list(zip(sessions_of(own).asi8.tolist(), own.asi8.tolist(), range(len(own)), strict=True))
+
+
+def _grid(own: pd.DatetimeIndex, timeframe: str) -> list[tuple[object, int, int]]:
+    """The distinct offsets of bar ends on New York's clock, the last bar of each session left out."""
+    days = sessions_of(own)
+    inside = np.flatnonzero(np.append(days[1:] == days[:-1], False))
+    local = own.tz_convert(ZONE)
+    minutes = (local.hour * 60 + local.minute).to_numpy()[inside] % int(duration(timeframe) / pd.Timedelta(minutes=1))
+    offsets, first = np.unique(minutes, return_index=True)
+    return [("grid", int(offset), int(inside[at])) for offset, at in zip(offsets, first, strict=True)]
 
 
 def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> None:

@@ -76,7 +76,7 @@ def headline(comparison: Comparison) -> list[str]:
     if clear:
         sentences.append(f"By more than chance explains, another Sharpe ratio than {baseline}: {', '.join(clear)}.")
     elif alike:
-        sentences.append(f"Chance explains every difference in Sharpe ratio to {baseline}.")
+        sentences.append(f"No difference in Sharpe ratio to {baseline} can be told from chance.")
     return sentences
 
 

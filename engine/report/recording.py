@@ -19,6 +19,7 @@ from engine.report.records import bars_frame, fills_frame, orders_frame, trades_
 from engine.report.run import Run
 from engine.report.trade_metrics import run_metrics
 from engine.simulation.simulate import Simulation
+from engine.trading.costs import Costs, slipped
 from engine.trading.orders import OrderStatus
 
 if TYPE_CHECKING:
@@ -136,7 +137,21 @@ def audit(simulation: Simulation, config: RunConfig) -> dict[str, str]:
         raise NextbarError(
             f"audit: the fills leave {cash:.2f} in cash and the ledger says {ledger.cash:.2f}; please report"
         )
-    return {"fills_after_decision": "passed", "cash_from_fills": "passed"}
+    costs = Costs.of(config.broker)
+    kinds = {order.id: order.type for order in simulation.orders}
+    for fill in ledger.fills:
+        slipped_price = slipped(fill.reference_price, fill.side, costs.slippage_bps)
+        paid = fill.price == slipped_price or kinds[fill.order_id] in ("limit", "stop_limit")
+        if not paid or fill.commission != costs.commission(fill.quantity, fill.price):
+            raise NextbarError(
+                f"audit: order {fill.order_id} did not pay the run file's costs; the strategy may have changed them"
+            )
+    return {
+        "fills_after_decision": "passed",
+        "cash_from_fills": "passed",
+        "costs_of_fills": "passed",
+        "indicators_causal": simulation.indicators,
+    }
 
 
 def trial_of(run: Run, config: RunConfig, *, now: datetime, span: SpanName) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ import yaml
 
 from engine.errors import ConfigError, DataError, StorageError
 from engine.report import frames
+from engine.report.hashes import fills_hash, orders_hash
 
 Metrics = dict[str, dict[str, float | int | None]]
 
@@ -176,9 +177,26 @@ def load_run(reference: str | Path, *, root: Path = Path("runs")) -> Run:
     metrics = _mapping(folder / "metrics.json")
     tables = {name: _read_frame(folder / f"{name}.parquet") for name in ("equity", *_FRAMES)}
     try:
-        return Run(manifest=manifest, config=config, metrics=metrics, **tables)
+        run = Run(manifest=manifest, config=config, metrics=metrics, **tables)
+        _check_content(run)
     except DataError as error:
         raise DataError(f"{folder}: the run is damaged ({error}); run it again") from error
+    return run
+
+
+def _check_content(run: Run) -> None:
+    """What a page would show wrongly or not at all: figures that are none, and records that are not the run's."""
+    for section, figures in run.metrics.items():
+        for key, value in figures.items() if isinstance(figures, dict) else [("", figures)]:
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise DataError(f"metrics.json: {section}.{key}: expected a number or null, found {value!r}")
+    for section, value in run.config.items():
+        if section != "name" and not isinstance(value, dict):
+            raise DataError(f"config.yaml: {section}: expected a section, found {value!r}")
+    sent = run.orders[run.orders["status"] != "refused"]
+    for name, found in (("orders_hash", orders_hash(sent)), ("fills_hash", fills_hash(run.fills))):
+        if run.manifest.get(name) != found:
+            raise DataError(f"manifest.json: {name} is not that of the recorded orders and fills")
 
 
 def stamp(now: datetime) -> str:
@@ -225,7 +243,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except FileNotFoundError:
         raise DataError(f"{path}: the run is incomplete, this file is missing; run it again") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: the file is damaged ({str(error).splitlines()[0]}); run it again") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected a mapping, found {type(value).__name__}; run it again")

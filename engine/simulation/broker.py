@@ -70,6 +70,7 @@ class SimulatedBroker(bt.BrokerBase):
         self._orders: dict[int, tuple[Order, Any]] = {}
         self._ids: dict[int, int] = {}
         self._borrows = False
+        self._halt_orders: set[int] = set()
         self._held: dict[str, tuple[float, float]] = {}
         self.positions: dict[Any, Any] = {}
 
@@ -189,7 +190,12 @@ class SimulatedBroker(bt.BrokerBase):
         return shown
 
     def cancel(self, order: Any) -> None:
-        """Cancel a live order at once, one given in the same ``next`` included; a dead one is left alone."""
+        """Cancel a live order at once, one given in the same ``next`` included; a dead one is left alone.
+
+        The orders of a halt are the risk gate's, and are not cancelled.
+        """
+        if self._ids[order.ref] in self._halt_orders:
+            return
         self._report(self.venue.cancel(self._order_of(order)), self._now())
 
     def _order_of(self, shown: Any) -> Order:
@@ -246,6 +252,7 @@ class SimulatedBroker(bt.BrokerBase):
         for symbol, data in sorted(self._feeds.items()):
             quantity = self.venue.ledger.quantity(symbol)
             if quantity:
+                self._halt_orders.add(len(self.submitted) + 1)
                 self._submit(SELL if quantity > 0 else BUY, None, data, abs(quantity))
 
     def _report(self, events: list[Event], now: float) -> None:
@@ -312,8 +319,9 @@ def _snapshot(shown: Any) -> Any:
 def _order_type(exectype: int) -> OrderType:
     if exectype in _TYPES:
         return _TYPES[exectype]
+    known = dict(enumerate(bt.Order.ExecTypes))
     raise StrategyError(
-        f"orders of type {bt.Order.ExecTypes[exectype]} are not supported: a bar does not tell what they would do "
+        f"orders of type {known.get(exectype, exectype)} are not supported: a bar does not tell what they would do "
         "inside it; use Market, Limit, Stop or StopLimit"
     )
 

@@ -36,6 +36,7 @@ class Engine(bt.Cerebro):
     Attributes:
         start: float days of the first decision; earlier bars are history that indicators see and strategies do not
             decide on. None: all bars are decided on.
+        compute_only: compute the indicators, and decide on nothing.
         on_progress: called every thousand steps with (steps done, steps in all).
         stock_reason: why the stock loop ran instead, or empty.
         time: float days of the step that is being worked on.
@@ -51,10 +52,12 @@ class Engine(bt.Cerebro):
         self,
         *,
         start: float | None = None,
+        compute_only: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.start = start
+        self.compute_only = compute_only
         self.on_progress = on_progress
         self.stock_reason = ""
         self.time = 0.0
@@ -84,6 +87,8 @@ class Engine(bt.Cerebro):
         self._check_inputs(strategy)
         with checked([*self.datas, *descendants(strategy)], computing=True):
             strategy._once()
+        if self.compute_only:
+            return
         strategy.reset()
         with checked([strategy], computing=False):
             self._loop(strategy)
@@ -100,6 +105,11 @@ class Engine(bt.Cerebro):
         for data in self.datas if self.fills_feeds else ():
             if isinstance(data, ArrayFeed):
                 data.fill()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the strategy stopped the run before its end."""
+        return bool(self._event_stop)
 
     def _use_stock_loop(self, reason: str) -> None:
         if self.start is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
-from engine.errors import DataError, NextbarError, StrategyError
+from engine.errors import DataError, LookAheadError, NextbarError, StrategyError
 from engine.simulation.broker import SimulatedBroker
 from engine.simulation.clock import to_days, to_nanoseconds
 from engine.simulation.feed import ArrayFeed
@@ -46,6 +46,7 @@ class Simulation:
         equity: index ``time`` (bar ends of the decided span, UTC); columns equity, cash (account currency) and
             gross_exposure (fraction of equity).
         halted: why a risk limit stopped trading, or empty.
+        indicators: whether the strategy's own indicators were found causal: ``passed``, ``own`` or ``not checked``.
         forecasts: what each ``ForecastIndicator`` of the strategy showed it.
     """
 
@@ -55,6 +56,7 @@ class Simulation:
     equity: pd.DataFrame
     halted: str
     forecasts: tuple[RecordedForecasts, ...]
+    indicators: str
 
 
 def simulate(
@@ -88,12 +90,17 @@ def simulate(
     engine.addstrategy(strategy, **arguments)
     try:
         engine.run()
+        indicators = _check_indicators(engine, bars, strategy, arguments)
+    except SystemExit as error:
+        raise StrategyError(f"{strategy.__name__} ended the process at {_bar(engine)}; a strategy may not") from error
     except NextbarError as error:
         if isinstance(error, StrategyError):
             raise type(error)(f"{strategy.__name__} at {_bar(engine)}: {error}") from error
         raise
     except Exception as error:
         raise StrategyError(f"{strategy.__name__} raised {type(error).__name__} at {_bar(engine)}: {error}") from error
+    if engine.stopped:
+        raise StrategyError(f"{strategy.__name__} stopped the run at {_bar(engine)}; end the span there instead")
     venue = venue_broker.venue
     closes = {symbol: frame["close"] for symbol, frame in bars.frames.items()}
     return Simulation(
@@ -107,7 +114,55 @@ def simulate(
         equity=equity_curve(times, closes, venue.ledger, broker.cash),
         halted=venue_broker.gate.halted,
         forecasts=_forecasts(engine.runningstrats[0]),
+        indicators=indicators,
     )
+
+
+def _check_indicators(engine: Engine, bars: Bars, strategy: type[bt.Strategy], arguments: Mapping[str, Any]) -> str:
+    """Compute a user's indicators again without the last bars: no earlier value may change.
+
+    backtrader hands an indicator's own ``once`` the whole arrays, so it is held to this instead.
+
+    Returns:
+        ``passed``; ``own`` where all indicators are backtrader's or ours, which have tests; ``not checked`` where no
+        part of the bars is long enough for all of them.
+    """
+    computed = engine.runningstrats[0]
+    if all(_trusted(indicator) for indicator in descendants(computed)):
+        return "own"
+    times = _decision_times(bars, pd.Timestamp(to_nanoseconds(engine.start or 0.0), tz="UTC"))
+    for share in (0.5, 0.75, 0.9):
+        cut = times[int(share * (len(times) - 1))]
+        probe = Engine(start=engine.start, compute_only=True)
+        probe.setbroker(SimulatedBroker())
+        for symbol, frame in bars.frames.items():
+            probe.adddata(ArrayFeed(dataname=frame.loc[:cut], name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
+        probe.addstrategy(strategy, **arguments)
+        try:
+            probe.run()
+        except DataError:
+            continue
+        _compare(computed, probe.runningstrats[0], cut)
+        return "passed"
+    return "not checked"
+
+
+def _compare(computed: Any, probed: Any, cut: pd.Timestamp) -> None:
+    for whole, part in zip(descendants(computed), descendants(probed), strict=True):
+        for line, shorter in zip(whole.lines, part.lines, strict=True):
+            found = np.array(shorter.array)
+            expected = np.array(line.array)[: len(found)]
+            differs = np.flatnonzero(~((expected == found) | (np.isnan(expected) & np.isnan(found))))
+            if len(differs):
+                raise LookAheadError(
+                    f"the indicator {type(whole).__name__} looks ahead: its value at its bar {differs[0] + 1} changes "
+                    f"when the bars after {cut:%Y-%m-%d %H:%M} UTC are cut off"
+                )
+
+
+def _trusted(indicator: Any) -> bool:
+    """backtrader's own indicators, and the forecast's, which have tests of their own."""
+    return type(indicator).__module__.startswith("backtrader.") or hasattr(indicator, "forecaster")
 
 
 def _forecasts(strategy: Any) -> tuple[RecordedForecasts, ...]:

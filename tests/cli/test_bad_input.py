@@ -299,3 +299,46 @@ def test_ctrl_c_in_training(empty: Project, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(NetworkModule, "training_step", interrupted)
     assert "interrupted" in empty.fails(130, "train", empty.write())
     assert not (empty.folder / "bundles").exists()
+
+
+def test_strategies_that_end_the_run_or_the_process(empty: Project) -> None:
+    assert "stopped the run" in empty.fails(1, "backtest", mine(empty, PLAIN + "self.env.runstop()\n"))
+    assert "ended the process" in empty.fails(1, "backtest", mine(empty, "import sys\n" + PLAIN + "sys.exit(0)\n"))
+
+
+def test_a_strategy_that_changes_its_costs_is_caught_by_the_audit(empty: Project) -> None:
+    code = (
+        "import dataclasses\n" + PLAIN + "venue = self.broker.venue\n"
+        "        venue.costs = dataclasses.replace(venue.costs, slippage_bps=0.0)\n"
+        "        len(self) == 5 and self.buy(size=1)\n"
+    )
+    assert "audit" in empty.fails(1, "backtest", mine(empty, code))
+
+
+def test_bars_that_overlap_without_ending_together(empty: Project) -> None:
+    folder = empty.folder / "bars"
+    folder.mkdir()
+    for symbol, minute in (("AAA", 0), ("BBB", 30)):
+        rows = [f"2009-06-0{d}T{h:02}:{minute:02}:00-04:00,100,101,99,100,10" for d in (1, 2, 3) for h in range(11, 16)]
+        (folder / f"{symbol}.csv").write_text("\n".join(["time,open,high,low,close,volume", *rows]) + "\n")
+    data = {"source": "files", "path": "bars", "symbols": ["AAA", "BBB"], "timeframe": "1h"}
+    sentence = empty.fails(3, "backtest", sma_file(empty, data=data, spans={"test": ["2009-06-01", "2009-06-03"]}))
+    assert "overlap" in sentence
+    assert "BBB" in sentence
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("metrics.json", lambda text: text.replace('"total_return_pct": ', '"total_return_pct": "x", "y": ', 1)),
+        ("config.yaml", lambda text: text.replace("data:", "data: 3\nother:", 1)),
+        ("manifest.json", lambda text: text.replace('"fills_hash": "', '"fills_hash": "0', 1)),
+        ("manifest.json", lambda text: text[: len(text) // 2]),
+    ],
+)
+def test_a_run_folder_that_was_changed(project: Project, file: str, change: Callable[[str], str]) -> None:
+    path = project.folder / project.json("backtest", "run.yaml")["run"] / file
+    text = path.read_text()
+    path.write_text(change(text))
+    assert path.read_text() != text
+    project.fails(3, "report", "latest")

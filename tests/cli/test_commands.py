@@ -81,7 +81,7 @@ def test_a_run_folder_holds_what_it_promises(project: Project) -> None:
     }  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["in_sample"] is False
-    assert manifest["audit"] == {"fills_after_decision": "passed", "cash_from_fills": "passed"}
+    assert set(manifest["audit"].values()) == {"passed", "own"}
     fills = pd.read_parquet(folder / "fills.parquet")
     assert (fills["time"] > fills["decision_time"]).all()
     orders = pd.read_parquet(folder / "orders.parquet")
@@ -336,3 +336,66 @@ def test_a_short_symbol_does_not_stop_the_others(project: Project) -> None:
     result = project.json("backtest", project.write(data=data, model=None, strategy=strategy))
     fills = pd.read_parquet(project.folder / result["run"] / "fills.parquet")
     assert set(fills["symbol"]) == {"OLD"}
+
+
+def test_a_users_indicator_that_looks_ahead_is_found_out(project: Project) -> None:
+    code = (
+        "import backtrader as bt\n"
+        "import numpy as np\n"
+        "class Level(bt.Indicator):\n"
+        "    lines = ('level',)\n"
+        "    def next(self): self.lines.level[0] = self.data[0]\n"
+        "    def once(self, start, end):\n"
+        "        close = np.array(self.data.array)\n"
+        "        for i in range(start, end): self.lines.level.array[i] = {value}\n"
+        "class Mine(bt.Strategy):\n"
+        "    def __init__(self): self.level = Level(self.data.close)\n"
+        "    def next(self): self.order_target_size(target=5 if self.level[0] > 0 else 0)\n"
+    )
+    (project.folder / "mine.py").write_text(code.format(value="close[i] - close.mean()"))
+    mine = project.write("mine.yaml", model=None, strategy={"kind": "./mine.py:Mine"})
+    assert "Level looks ahead" in project.fails(1, "backtest", mine)
+    (project.folder / "mine.py").write_text(code.format(value="close[i] - close[max(0, i - 9) : i + 1].mean()"))
+    folder = project.folder / project.json("backtest", mine)["run"]
+    assert json.loads((folder / "manifest.json").read_text())["audit"]["indicators_causal"] == "passed"
+
+
+def test_what_a_strategy_prints_does_not_meet_the_json(project: Project) -> None:
+    (project.folder / "mine.py").write_text(
+        "import backtrader as bt\nclass Mine(bt.Strategy):\n    def next(self): print('noise')\n"
+    )
+    result = project.run("backtest", project.write(model=None, strategy={"kind": "./mine.py:Mine"}), "--json")
+    assert json.loads(result.stdout)["status"] == "completed"
+    assert "noise" in result.stderr
+
+
+def test_in_sample_and_synthetic_are_said_everywhere(project: Project) -> None:
+    result = project.run("backtest", "run.yaml", "--span", "train", "--json")
+    assert json.loads(result.stdout)["in_sample"] is True
+    assert "IN-SAMPLE" in result.stderr
+    minutes = project.run("backtest", Path(__file__).parents[2] / "configs" / "minutes.yaml", "--json")
+    assert json.loads(minutes.stdout)["synthetic"] is True
+    assert "synthetic" in minutes.stderr
+
+
+def test_orders_that_were_turned_down_and_symbols_that_stopped_are_remarked_on(project: Project) -> None:
+    (project.folder / "mine.py").write_text(
+        "import backtrader as bt\nclass Mine(bt.Strategy):\n    def next(self): self.sell(size=1)\n"
+    )
+    data = {"source": "sample:tech", "symbols": ["AAPL"]}
+    spans = {"test": ["2013-02-01", "2013-06-30"]}
+    rejected = project.json("backtest", project.write(data=data, model=None, strategy={"kind": "./mine.py:Mine"}))
+    assert any("orders were turned down" in remark for remark in rejected["remarks"])
+    folder = project.folder / "bars"
+    folder.mkdir()
+    days = [day for day in pd.bdate_range("2013-02-01", "2013-06-28") if day not in _HOLIDAYS]
+    for symbol, taken in (("ON1", days), ("OFF", days[:40])):
+        rows = [f"{day:%Y-%m-%d},100,101,99,100,1000" for day in taken]
+        (folder / f"{symbol}.csv").write_text("\n".join(["date,open,high,low,close,volume", *rows]) + "\n")
+    data = {"source": "files", "path": "bars", "symbols": ["ON1", "OFF"]}
+    hold = {"kind": "strategies.buy_and_hold:BuyAndHold"}
+    stopped = project.json("backtest", project.write(data=data, spans=spans, model=None, strategy=hold))
+    assert any(remark.startswith("OFF has no bars after 2013-0") for remark in stopped["remarks"])
+
+
+_HOLIDAYS = [pd.Timestamp(day) for day in ("2013-02-18", "2013-03-29", "2013-05-27")]

@@ -266,3 +266,24 @@ def test_a_short_that_the_market_runs_away_from_ends_in_a_margin_call() -> None:
     assert "margin call: equity 35000.00" in result.halted
     assert [(fill.signed_quantity, fill.price) for fill in result.ledger.fills] == [(-1_000.0, 100.0), (1_000.0, 170.0)]
     assert result.equity["equity"].iloc[-1] == 30_000.0
+
+
+def test_a_strategy_cannot_cancel_the_orders_of_a_halt() -> None:
+    class Stubborn(bt.Strategy):
+        def next(self) -> None:
+            if len(self) == 1:
+                self.buy(size=500)
+
+        def notify_order(self, order: Any) -> None:
+            if order.issell() and order.alive():
+                self.cancel(order)
+
+    result = simulate(
+        bars_of({"A": frame([100.0, 100.0, 100.0, 60.0, 60.0, 60.0])}),
+        Stubborn,
+        {},
+        broker=BrokerConfig(),
+        risk=RiskConfig(max_drawdown_halt=0.1),
+    )
+    assert result.halted
+    assert result.ledger.quantity("A") == 0.0
