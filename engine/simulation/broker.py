@@ -17,6 +17,7 @@ import backtrader as bt
 from engine.config import BrokerConfig, RiskConfig
 from engine.errors import StrategyError
 from engine.simulation.clock import session_number, to_nanoseconds
+from engine.simulation.shown import shown_order, snapshot
 from engine.trading.costs import Costs
 from engine.trading.ledger import Ledger
 from engine.trading.orders import BUY, SELL, Fill, Order, OrderStatus, OrderType, TimeInForce
@@ -145,8 +146,8 @@ class SimulatedBroker(bt.BrokerBase):
         for name in ("trailamount", "trailpercent", "transmit", "histnotify"):
             kwargs.pop(name, None)
         family = bt.BuyOrder if side == BUY else bt.SellOrder
-        shown = family(
-            owner=owner, data=data, size=size, price=price, pricelimit=plimit, exectype=exectype, valid=valid,
+        shown = shown_order(
+            family, owner=owner, data=data, size=size, price=price, pricelimit=plimit, exectype=exectype, valid=valid,
             tradeid=tradeid, oco=oco, parent=parent,
         )  # fmt: skip
         shown.addinfo(**kwargs)
@@ -298,22 +299,11 @@ class SimulatedBroker(bt.BrokerBase):
             shown.completed()
 
     def _notify(self, shown: Any) -> None:
-        self._notifications.append(_snapshot(shown))
+        self._notifications.append(snapshot(shown))
 
     def get_notification(self) -> Any:
         """The next change of an order, or None."""
         return self._notifications.popleft() if self._notifications else None
-
-
-def _snapshot(shown: Any) -> Any:
-    """What ``order.clone()`` gives, without ``copy``'s generic machinery, which took half of the time of a fill."""
-    executed = shown.executed
-    executed.markpending()
-    copies = [object.__new__(type(executed)), object.__new__(type(shown))]
-    for copied, original in zip(copies, (executed, shown), strict=True):
-        copied.__dict__.update(original.__dict__)
-    copies[1].executed = copies[0]
-    return copies[1]
 
 
 def _order_type(exectype: int) -> OrderType:
