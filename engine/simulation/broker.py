@@ -71,6 +71,7 @@ class SimulatedBroker(bt.BrokerBase):
         self._orders: dict[int, tuple[Order, Any]] = {}
         self._ids: dict[int, int] = {}
         self._borrows = False
+        self._watches = self.gate.watches_equity
         self._halt_orders: set[int] = set()
         self._held: dict[str, tuple[float, float]] = {}
         self.positions: dict[Any, Any] = {}
@@ -208,7 +209,7 @@ class SimulatedBroker(bt.BrokerBase):
         """Called when a step's bars are there, before the strategy decides on them."""
         if self._borrows or self.venue.open_orders:
             self._step(self._now())
-        elif self.gate.watches_equity:
+        elif self._watches:
             self._observe(self._now())
 
     def _now(self) -> float:
@@ -238,12 +239,13 @@ class SimulatedBroker(bt.BrokerBase):
         self._observe(now)
 
     def _observe(self, now: float) -> None:
-        if not (self._borrows or self.gate.watches_equity):
+        if not (self._borrows or self._watches):
             return
         ledger, prices = self.venue.ledger, self._refreshed(now)
         # Only who borrows can owe more than there is.
         gross = ledger.gross(prices) if self._borrows else 0.0
         if self.gate.observe(ledger.equity(prices), gross):
+            self._watches = False
             self._halt(now)
 
     def _halt(self, now: float) -> None:
