@@ -46,8 +46,8 @@ bench: $(READY) .venv-bench/.ready  ## Measure against peers, side by side
 	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
 
-soak: $(READY)  ## Run the heavy tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m soak
+soak: $(READY)  ## Run the heavy tests (for now: training on two devices)
+	$(BIN)/python -m pytest -m soak
 
 clean:  ## Remove environments and caches; runs and bundles stay
 	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

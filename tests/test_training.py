@@ -161,3 +161,15 @@ def test_an_interrupted_or_unwritable_training_leaves_earlier_bundles_untouched(
     (folder / "elsewhere" / "bundles").write_text("a file in the folder's place")
     with pytest.raises(StorageError, match="could not be written"):
         train(config, root=folder / "elsewhere", now=NOW)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore")
+def test_two_devices_train_one_bundle_the_same_twice(folder: Path) -> None:
+    """Lightning's own flag, with processes of their own: only the caller's writes the bundle."""
+    config = config_in(folder, training={"devices": 2})
+    first = train(config, root=folder, now=NOW)
+    assert len(list((folder / "bundles").iterdir())) == 1
+    weights = (first.path / "weights.safetensors").read_bytes()
+    again = train(config, root=folder, now=NOW, force=True)
+    assert (again.path / "weights.safetensors").read_bytes() == weights
