@@ -78,7 +78,8 @@ def backtest(
     bars = load_bars(config.data, config.folder)
     benchmark = load_benchmark(config.data, config.folder)
     forecaster, remarks = _forecaster(config, bars, root)
-    _refuse_seen_bars([forecaster] if forecaster else [], span, period)
+    own = [forecaster] if forecaster else []
+    _refuse_seen_bars(own, span, period)
     strategy = load_strategy(config, Context.of(config, forecaster))
     warmup = max(config.data.warmup_bars, forecaster.memory if forecaster else 0)
     used, start, absent = with_history(bars, period, warmup=warmup)
@@ -94,12 +95,10 @@ def backtest(
         on_progress=on_progress,
     )
     # A plain strategy may have brought bundles of its own.
-    forecasters = {forecast.forecaster.bundle.path: forecast.forecaster for forecast in simulation.forecasts}
-    seen = _refuse_seen_bars(forecasters.values(), span, period) or _refuse_seen_bars(
-        [forecaster] if forecaster else [], span, period
-    )
+    forecasters = [*own, *(forecast.forecaster for forecast in simulation.forecasts)]
+    seen = _refuse_seen_bars(forecasters, span, period)
     held = _buy_and_hold(config, used, start)
-    in_sample = seen if forecaster or forecasters else span != "test"
+    in_sample = seen if forecasters else span != "test"
     remarks = (
         *(["IN-SAMPLE: the bars were seen in training, or asked for by the name of their span"] if in_sample else []),
         *(["the bars are synthetic: they prove nothing about a market"] if used.synthetic else []),

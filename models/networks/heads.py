@@ -17,7 +17,6 @@ from torch.nn import functional
 from models.networks.scaling import TargetScaling
 
 LOWER_LEVEL, UPPER_LEVEL = 0.1, 0.9
-NOMINAL_COVERAGE = 0.8
 
 
 class Head(nn.Module, ABC):

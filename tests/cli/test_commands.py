@@ -200,6 +200,15 @@ def test_the_readme_rule_runs(project: Project) -> None:
     assert project.json("backtest", mine)["metrics"]["strategy"]["fills"] > 0
 
 
+def test_the_readme_indicator_runs_in_a_run_file(project: Project) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Mine" in block)
+    bundle = next((project.folder / "bundles").iterdir())
+    (project.folder / "mine.py").write_text(code.replace("bundles/quickstart-...", str(bundle)).replace("0.0005", "-1"))
+    mine = project.write("mine.yaml", model=None, strategy={"kind": "./mine.py:Mine"})
+    assert project.json("backtest", mine)["metrics"]["strategy"]["fills"] > 0
+
+
 def test_every_shipped_run_file_without_a_model_runs(empty: Project) -> None:
     configs = Path(__file__).parents[2] / "configs"
     for path in sorted(configs.glob("*.yaml")):
