@@ -35,11 +35,11 @@ from benchmarks.harness import (
     timed,
 )
 from benchmarks.market import one_minute_bars, several_one_minute_bars
+from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.clock import to_days
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig
-from engine.simulation.broker import SimulatedBroker
-from engine.simulation.clock import to_days
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 
 NAME = "bar loop"
 PERIOD = 60

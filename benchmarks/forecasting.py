@@ -28,11 +28,11 @@ from benchmarks.harness import (
     timed,
 )
 from benchmarks.market import daily_bars
+from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import LstmConfig, load_config
 from engine.data.bars import Bars
-from engine.simulation.broker import SimulatedBroker
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 from models.bundle import EpochLosses, load_bundle, new_bundle, own_model, write_bundle
 from models.features import Columns, parse_features
 from models.forecaster import BATCH, Forecaster

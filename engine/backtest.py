@@ -9,15 +9,14 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from engine.config import RiskConfig, RunConfig, SpanName
 from engine.data.bars import Bars
-from engine.data.calendars import session_closes, sessions_of
+from engine.data.calendars import sessions_of
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars, load_benchmark
-from engine.data.timeframes import is_intraday
+from engine.data.timeframes import session_ends
 from engine.errors import BundleError
 from engine.report.recording import record_run, trial_of
 from engine.report.run import Metrics, write_run
@@ -91,7 +90,7 @@ def backtest(
         broker=config.broker,
         risk=config.risk,
         start=start,
-        session_ends=_session_ends(used),
+        session_ends=session_ends(used),
         on_progress=on_progress,
     )
     # A plain strategy may have brought bundles of its own.
@@ -205,16 +204,6 @@ def _held_remarks(held: Simulation, bars: Bars) -> list[str]:
     return [f"buy-and-hold could not buy {', '.join(missing)}: its share of the account does not pay for one share"]
 
 
-def _session_ends(bars: Bars) -> Callable[[int], bool]:
-    """Whether a session ends with the bar that ends at this time (UTC ns): always, unless bars are intraday."""
-    if not is_intraday(bars.timeframe):
-        return lambda time: True
-    sessions = [sessions_of(pd.DatetimeIndex(frame.index)).unique() for frame in bars.frames.values()]
-    closes = session_closes(pd.DatetimeIndex(np.unique(np.concatenate(sessions))))
-    ends = frozenset(closes.as_unit("ns").asi8.tolist())
-    return ends.__contains__
-
-
 def _buy_and_hold(config: RunConfig, bars: Bars, start: pd.Timestamp) -> Simulation:
     """The same symbols, costs and account, bought once in equal parts; no limit but the account's own."""
     rule = BuyAndHold({}, replace(Context.of(config, None), max_gross=1.0))
@@ -225,5 +214,5 @@ def _buy_and_hold(config: RunConfig, bars: Bars, start: pd.Timestamp) -> Simulat
         broker=config.broker,
         risk=RiskConfig(),
         start=start,
-        session_ends=_session_ends(bars),
+        session_ends=session_ends(bars),
     )

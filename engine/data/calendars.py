@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import exchange_calendars
@@ -13,6 +14,9 @@ from engine.errors import DataError
 
 EXCHANGE = "XNYS"
 ZONE = "America/New_York"
+
+_DAY_NANOSECONDS = 86_400_000_000_000
+_NEW_YORK_NANOSECONDS = 5 * 3_600_000_000_000
 
 # The exchange's calendar is known from here on, and pandas' nanosecond times end in 2262.
 _KNOWN_YEARS = (1885, 2199)
@@ -65,6 +69,20 @@ def sessions_of(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """
     just_before = times - np.timedelta64(1, "ns")
     return just_before.tz_convert(ZONE).tz_localize(None).normalize()
+
+
+def session_number(time: int) -> int:
+    """Number of the New York calendar day in which a bar ends (UTC ns). Differences are calendar days.
+
+    New York is five hours behind UTC, or four in summer; no session's bars end within an hour of that midnight.
+    """
+    return (time - _NEW_YORK_NANOSECONDS) // _DAY_NANOSECONDS
+
+
+def last_bars_of_sessions(times: pd.DatetimeIndex) -> Callable[[int], bool]:
+    """Says of an intraday bar end (UTC ns) whether the session ends with it, by the calendar of the times' sessions."""
+    closes = session_closes(sessions_of(times).unique())
+    return frozenset(closes.as_unit("ns").asi8.tolist()).__contains__
 
 
 def _closes(calendar: exchange_calendars.ExchangeCalendar, positions: np.ndarray) -> pd.DatetimeIndex:

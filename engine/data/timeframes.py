@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from engine.data.calendars import ZONE, sessions_of
+from engine.data.bars import Bars
+from engine.data.calendars import ZONE, last_bars_of_sessions, last_session_closes, session_closes, sessions_of
 from engine.errors import DataError
 
 # From here on a regular session holds at most one whole bar, and the one after it is cut short by the close.
@@ -23,6 +24,36 @@ def is_intraday(timeframe: str) -> bool:
 def duration(timeframe: str) -> pd.Timedelta:
     """How long an intraday bar lasts."""
     return pd.Timedelta(int(timeframe[:-1]), unit="min" if timeframe[-1] == "m" else "h")
+
+
+def session_ends(bars: Bars) -> Callable[[int], bool]:
+    """Whether a session ends with the bar that ends at this time (UTC ns): always, unless bars are intraday."""
+    if not is_intraday(bars.timeframe):
+        return lambda time: True
+    times = [pd.DatetimeIndex(frame.index).asi8 for frame in bars.frames.values()]
+    return last_bars_of_sessions(pd.DatetimeIndex(np.concatenate(times), tz="UTC"))
+
+
+def bar_starts(ends: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
+    """The moment with which Alpaca stamps each bar: its start; for a day or a week, New York's midnight before it."""
+    if is_intraday(timeframe):
+        return ends - duration(timeframe)
+    days = sessions_of(ends)
+    if timeframe == "1w":
+        days = days - pd.to_timedelta(days.day_of_week, unit="D")
+    return days.tz_localize(ZONE).tz_convert("UTC").as_unit("ns")
+
+
+def bar_ends(starts: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
+    """The moment at which each bar is complete, from the start that Alpaca stamps it with; undoes ``bar_starts``.
+
+    Raises:
+        DataError: a day on which the exchange did not open.
+    """
+    if is_intraday(timeframe):
+        return starts + duration(timeframe)
+    days = starts.tz_convert(ZONE).tz_localize(None).normalize()
+    return session_closes(days) if timeframe == "1d" else last_session_closes(days + pd.Timedelta(days=6))
 
 
 def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.clock import to_days, to_nanoseconds
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine, descendants
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
 from engine.errors import DataError, LookAheadError, NextbarError, StrategyError
-from engine.simulation.broker import SimulatedBroker
-from engine.simulation.clock import to_days, to_nanoseconds
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine, descendants
 from engine.trading.ledger import Ledger
 from engine.trading.orders import QUANTITY_PLACES, Order
 from engine.trading.trades import Trade, round_trips

@@ -16,11 +16,11 @@ import torch
 from harness import Subject, Trace, times_of
 
 import strategies
+from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, BundleReference, ModelConfig, RiskConfig, RunConfig, Section
 from engine.data.bars import Bars
-from engine.simulation.broker import SimulatedBroker
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 from engine.simulation.simulate import equity_curve, simulate
 from engine.trading.ledger import Ledger
 from engine.trading.orders import Order

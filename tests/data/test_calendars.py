@@ -5,7 +5,7 @@ import time
 import pandas as pd
 import pytest
 
-from engine.data.calendars import last_session_closes, session_closes, sessions_of
+from engine.data.calendars import last_session_closes, session_closes, session_number, sessions_of
 from engine.errors import DataError
 
 
@@ -91,3 +91,16 @@ def test_sessions_of_many_minutes_are_quick():
     start = time.perf_counter()
     sessions_of(times)
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("ends", "sessions"),
+    [
+        (["2020-01-06 14:31", "2020-01-06 21:00", "2020-01-07 21:00"], [0, 0, 1]),
+        (["2020-07-06 13:31", "2020-07-06 20:00", "2020-07-06 23:59"], [0, 0, 0]),
+        (["2020-01-07 00:30", "2020-01-07 14:31"], [0, 1]),  # after hours of the day before
+    ],
+)
+def test_a_session_is_a_day_in_new_york(ends: list[str], sessions: list[int]) -> None:
+    numbers = [session_number(time) for time in pd.DatetimeIndex(ends, tz="UTC").as_unit("ns").asi8.tolist()]
+    assert [number - numbers[0] for number in numbers] == sessions

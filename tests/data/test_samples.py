@@ -8,6 +8,7 @@ from engine.data import samples
 from engine.data.bars import Bars
 from engine.data.calendars import session_closes, sessions_of
 from engine.data.samples import SAMPLES, load_sample
+from engine.data.timeframes import bar_ends, bar_starts
 from engine.data.validation import validated
 from engine.errors import DataError
 
@@ -174,3 +175,20 @@ def test_a_missing_package_is_named():
         samples._packaged("no_such_package", "prices.csv")
     with pytest.raises(DataError, match=r"the package arch holds no readable data/no.csv"):
         samples._packaged("arch", "data/no.csv")
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_the_start_that_alpaca_stamps_a_bar_with_tells_its_end(name: str) -> None:
+    bars = load_sample(name, SAMPLES[name].symbols)
+    for frame in bars.frames.values():
+        ends = pd.DatetimeIndex(frame.index)
+        starts = bar_starts(ends, bars.timeframe)
+        assert (starts < ends).all()
+        assert bar_ends(starts, bars.timeframe).equals(ends.rename(None))
+
+
+def test_a_weeks_bar_starts_on_its_monday_and_ends_with_its_last_session() -> None:
+    good_friday = pd.DatetimeIndex(["2024-03-28 20:00"], tz="UTC").as_unit("ns")
+    starts = bar_starts(good_friday, "1w")
+    assert starts.tz_convert("America/New_York").strftime("%a %F %H:%M").tolist() == ["Mon 2024-03-25 00:00"]
+    assert bar_ends(starts, "1w").equals(good_friday)

@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
 from engine.report.metrics import drawdowns
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 from engine.simulation.simulate import simulate
 
 CASH = 10_000.0

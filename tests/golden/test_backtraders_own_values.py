@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 from engine.simulation.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning")

@@ -11,11 +11,11 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
+from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.clock import to_nanoseconds
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, RiskConfig
-from engine.simulation.broker import SimulatedBroker
-from engine.simulation.clock import to_nanoseconds
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 
 Row = tuple[float, float, float, float]
 CASH = 10_000.0

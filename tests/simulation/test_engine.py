@@ -33,12 +33,12 @@ from stage import (
     walk,
 )
 
+from engine.cerebro.clock import to_days, to_nanoseconds
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
 from engine.errors import ConfigError, DataError, LookAheadError, StrategyError
-from engine.simulation.clock import session_number, to_days, to_nanoseconds
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.loop import Engine
 from engine.simulation.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning")
@@ -359,19 +359,6 @@ def test_the_clock_is_backtraders(milliseconds: int) -> None:
     moment = pd.Timestamp(milliseconds, unit="ms")
     (day,) = to_days(pd.DatetimeIndex([moment], tz="UTC"))
     assert day == pytest.approx(bt.date2num(moment.to_pydatetime()), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("ends", "sessions"),
-    [
-        (["2020-01-06 14:31", "2020-01-06 21:00", "2020-01-07 21:00"], [0, 0, 1]),
-        (["2020-07-06 13:31", "2020-07-06 20:00", "2020-07-06 23:59"], [0, 0, 0]),
-        (["2020-01-07 00:30", "2020-01-07 14:31"], [0, 1]),  # after hours of the day before
-    ],
-)
-def test_a_session_is_a_day_in_new_york(ends: list[str], sessions: list[int]) -> None:
-    numbers = [session_number(float(day)) for day in to_days(pd.DatetimeIndex(ends, tz="UTC"))]
-    assert [number - numbers[0] for number in numbers] == sessions
 
 
 # --- errors, and what is left behind ---------------------------------------------------------------------------------

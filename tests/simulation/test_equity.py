@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage import days, frame, market, walk
 
+from engine.cerebro.clock import to_nanoseconds
 from engine.config import BrokerConfig, CommissionConfig, RiskConfig
 from engine.data.bars import Bars
-from engine.simulation.clock import to_nanoseconds
 from engine.simulation.simulate import Simulation, simulate
 
 

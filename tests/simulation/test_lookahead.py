@@ -27,10 +27,10 @@ from stage import (
     walk,
 )
 
+from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
 from engine.errors import ConfigError, DataError, LookAheadError, StrategyError
-from engine.simulation.loop import Engine
 from engine.simulation.simulate import simulate
 
 COUNT = 12

@@ -23,9 +23,9 @@ from stage import (
     stock_broker,
 )
 
+from engine.cerebro.loop import Engine
 from engine.config import RiskConfig
 from engine.errors import StrategyError
-from engine.simulation.loop import Engine
 
 Order = bt.Order
 FLAT = 100.0

@@ -8,8 +8,8 @@ import backtrader as bt
 import pytest
 from stage import array_feed, days, walk
 
-from engine.simulation.loop import Engine
-from engine.simulation.shown import shown_order, snapshot
+from engine.cerebro.loop import Engine
+from engine.cerebro.shown import shown_order, snapshot
 
 Order = bt.Order
 ORDERS: dict[str, dict[str, Any]] = {

@@ -18,9 +18,9 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.lines import checked, guarded
 from engine.errors import ConfigError, DataError, LookAheadError, StrategyError
-from engine.simulation.feed import ArrayFeed
-from engine.simulation.lines import checked, guarded
 
 PROGRESS_STEPS = 1000
 _INDICATORS = bt.LineIterator.IndType

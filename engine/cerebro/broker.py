@@ -14,10 +14,11 @@ from typing import Any
 
 import backtrader as bt
 
+from engine.cerebro.clock import to_nanoseconds
+from engine.cerebro.shown import shown_order, snapshot
 from engine.config import BrokerConfig, RiskConfig
+from engine.data.calendars import session_number
 from engine.errors import StrategyError
-from engine.simulation.clock import session_number, to_nanoseconds
-from engine.simulation.shown import shown_order, snapshot
 from engine.trading.costs import Costs
 from engine.trading.ledger import Ledger
 from engine.trading.orders import BUY, SELL, Fill, Order, OrderStatus, OrderType, TimeInForce
@@ -232,7 +233,7 @@ class SimulatedBroker(bt.BrokerBase):
         time = to_nanoseconds(now)
         self._refreshed(now)
         events = self.venue.on_bars(
-            time=time, session=session_number(now), session_ends=self._session_ends(time), bars=bars
+            time=time, session=session_number(time), session_ends=self._session_ends(time), bars=bars
         )
         self._report(events, now)
         self._borrows = self.venue.ledger.borrows

@@ -1,8 +1,6 @@
-"""backtrader's clock is a float of days; ours is an integer of nanoseconds. Both ways, and sessions."""
+"""backtrader's clock is a float of days; ours is an integer of nanoseconds. Both ways."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pandas as pd
@@ -12,8 +10,6 @@ from numpy.typing import NDArray
 EPOCH_DAY = 719_163.0
 _MILLISECONDS_A_DAY = 86_400_000
 _NANOSECONDS_A_MILLISECOND = 1_000_000
-# New York is five hours behind UTC, or four in summer; no session's bars end within an hour of that midnight.
-_NEW_YORK_DAYS = 5.0 / 24.0
 
 
 def to_days(times: pd.DatetimeIndex) -> NDArray[np.float64]:
@@ -25,8 +21,3 @@ def to_days(times: pd.DatetimeIndex) -> NDArray[np.float64]:
 def to_nanoseconds(days: float) -> int:
     """A float of days as UTC nanoseconds, rounded to the millisecond, so that it gives back the bar's own time."""
     return round((days - EPOCH_DAY) * _MILLISECONDS_A_DAY) * _NANOSECONDS_A_MILLISECOND
-
-
-def session_number(days: float) -> int:
-    """Number of the New York calendar day in which a bar ends. Differences are calendar days."""
-    return math.floor(days - _NEW_YORK_DAYS)
