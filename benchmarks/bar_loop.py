@@ -35,7 +35,7 @@ from benchmarks.harness import (
     timed,
 )
 from benchmarks.market import one_minute_bars, several_one_minute_bars
-from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.broker import Broker
 from engine.cerebro.clock import to_days
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine
@@ -112,7 +112,7 @@ def measure(size: Size) -> Iterator[Measured]:
 
 
 def _our_broker() -> Any:
-    return SimulatedBroker(broker=BrokerConfig(cash=CASH))
+    return Broker(broker=BrokerConfig(cash=CASH))
 
 
 def _back_broker() -> Any:

@@ -28,7 +28,7 @@ from benchmarks.harness import (
     timed,
 )
 from benchmarks.market import daily_bars
-from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.broker import Broker
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine
 from engine.config import LstmConfig, load_config
@@ -156,7 +156,7 @@ def _prepare(bars: Bars, folder: Path) -> _Work:
 
 def _backtest(work: _Work, strategy: type[bt.Strategy], **arguments: Any) -> Any:
     engine = Engine()
-    engine.setbroker(SimulatedBroker())
+    engine.setbroker(Broker())
     for symbol, frame in work.bars.frames.items():
         engine.adddata(ArrayFeed(dataname=frame, name=symbol, bars=work.bars.timeframe))
     engine.addstrategy(strategy, **arguments)

@@ -1,4 +1,4 @@
-"""Our broker in backtrader's clothes: a thin shell over ``engine.trading``.
+"""Our broker in backtrader's clothes: a thin shell over a venue of ``engine.trading``, the same in backtest and paper.
 
 backtrader's own ``BackBroker`` is not used: what it does wrong (see the tests) cannot happen here, because matching,
 cash and positions are not decided here at all.
@@ -25,6 +25,15 @@ from engine.trading.orders import BUY, SELL, Fill, Order, OrderStatus, OrderType
 from engine.trading.risk import RiskGate
 from engine.trading.venue import Bar, Event, Venue
 
+_STATUSES = {
+    OrderStatus.HELD: bt.Order.Accepted,
+    OrderStatus.ACCEPTED: bt.Order.Accepted,
+    OrderStatus.FILLED: bt.Order.Completed,
+    OrderStatus.CANCELED: bt.Order.Canceled,
+    OrderStatus.EXPIRED: bt.Order.Expired,
+    OrderStatus.REJECTED: bt.Order.Rejected,
+    OrderStatus.REFUSED: bt.Order.Rejected,
+}
 _TYPES: dict[int, OrderType] = {
     bt.Order.Market: "market",
     bt.Order.Limit: "limit",
@@ -33,13 +42,16 @@ _TYPES: dict[int, OrderType] = {
 }
 
 
-class SimulatedBroker(bt.BrokerBase):
-    """Accepts a strategy's orders and fills them from the feeds' bars by the rules of ``engine.trading``.
+class Broker(bt.BrokerBase):
+    """Takes a strategy's orders through the risk gate to a venue, and tells the strategy what became of them.
+
+    A simulated venue fills them from the feeds' bars; the live side gives one that passes them on.
 
     Attributes:
-        venue: matches and keeps the account.
+        venue: takes the orders and keeps the account.
         gate: the risk gate every order passes.
-        submitted: all orders in the sequence in which the strategy gave them, refused ones included.
+        submitted: all orders in the sequence in which the strategy gave them, refused ones included; empty where
+            ``record`` takes them instead.
     """
 
     def __init__(
@@ -48,15 +60,23 @@ class SimulatedBroker(bt.BrokerBase):
         broker: BrokerConfig | None = None,
         risk: RiskConfig | None = None,
         session_ends: Callable[[int], bool] = lambda time: True,
+        venue: Callable[..., Venue] = Venue,
+        record: Callable[[Order], None] | None = None,
     ) -> None:
-        """``session_ends`` says of a bar end (UTC ns) whether its session ends with it: always, for daily bars."""
+        """A broker of the account that the run file describes.
+
+        Args:
+            session_ends: says of a bar end (UTC ns) whether its session ends with it: always, for daily bars.
+            venue: makes the venue from ``Venue``'s keywords.
+            record: takes each order that was decided on, once it is accepted, rejected or refused.
+        """
         super().__init__()
         broker = broker or BrokerConfig()
         self._feeds: dict[str, Any] = {}
         # Last closes, refreshed once a step when somebody asks.
         self._prices: dict[str, float] = {}
         self._priced_at = 0.0
-        self.venue = Venue(
+        self.venue = venue(
             ledger=Ledger(cash=broker.cash),
             costs=Costs.of(broker),
             prices=self._prices,
@@ -66,11 +86,13 @@ class SimulatedBroker(bt.BrokerBase):
         )
         self.gate = RiskGate(risk or RiskConfig(max_gross=2.0), peak=broker.cash)
         self.submitted: list[Order] = []
+        self._record = record or self.submitted.append
+        self._decided = 0
         self.startingcash = self.startingvalue = broker.cash
         self._session_ends = session_ends
         self._notifications: deque[Any] = deque()
-        self._orders: dict[int, tuple[Order, Any]] = {}
-        self._ids: dict[int, int] = {}
+        # Live orders by id, as backtrader's; those know ours as ``.ours``. Ended ones are let go.
+        self._shown: dict[int, Any] = {}
         self._borrows = False
         self._watches = self.gate.watches_equity
         self._halt_orders: set[int] = set()
@@ -112,7 +134,7 @@ class SimulatedBroker(bt.BrokerBase):
 
     def orderstatus(self, order: Any) -> int:
         """Present status of an order, as backtrader's number."""
-        return int(self._orders[self._ids[order.ref]][1].status)
+        return int(_STATUSES[order.ours.status])
 
     # --- orders ----------------------------------------------------------------------------------------------------
 
@@ -154,8 +176,9 @@ class SimulatedBroker(bt.BrokerBase):
         )  # fmt: skip
         shown.addinfo(**kwargs)
         shown.addcomminfo(self.getcommissioninfo(data))
+        self._decided += 1
         order = Order(
-            id=len(self.submitted) + 1,
+            id=self._decided,
             symbol=data._name,
             side=side,
             quantity=float(size),
@@ -166,15 +189,13 @@ class SimulatedBroker(bt.BrokerBase):
             decided=to_nanoseconds(now),
         )
         if parent is not None:
-            order.parent = self._order_of(parent)
+            order.parent = parent.ours
             # Negative, so that it never meets the group of a pair whose first order has this id.
             order.group = -order.parent.id
         elif oco is not None:
-            partner = self._order_of(oco)
+            partner = oco.ours
             partner.group = order.group = partner.group or partner.id
-        self.submitted.append(order)
-        self._orders[order.id] = (order, shown)
-        self._ids[shown.ref] = order.id
+        shown.ours = order
         shown.submit(self)
         reason = self.gate.refuses(
             order, ledger=self.venue.ledger, prices=self._refreshed(now), open_orders=self.venue.open_orders.values()
@@ -182,10 +203,12 @@ class SimulatedBroker(bt.BrokerBase):
         if reason:
             order.status, order.reason = OrderStatus.REFUSED, reason
         elif self.venue.submit(order):
+            self._shown[order.id] = shown
             shown.accept(self)
         if order.reason:
             shown.reject(self)
             shown.addinfo(reason=order.reason)
+        self._record(order)
         self._notify(shown)
         if order.reason and order.parent is not None:
             # An entry without the protection it was given must not fill.
@@ -197,18 +220,15 @@ class SimulatedBroker(bt.BrokerBase):
 
         The orders of a halt are the risk gate's, and are not cancelled.
         """
-        if self._ids[order.ref] in self._halt_orders:
+        if order.ours.id in self._halt_orders:
             return
-        self._report(self.venue.cancel(self._order_of(order)), self._now())
-
-    def _order_of(self, shown: Any) -> Order:
-        return self._orders[self._ids[shown.ref]][0]
+        self._report(self.venue.cancel(order.ours), self._now())
 
     # --- the bar ---------------------------------------------------------------------------------------------------
 
     def next(self) -> None:
         """Called when a step's bars are there, before the strategy decides on them."""
-        if self._borrows or self.venue.open_orders:
+        if self._borrows or self.venue.open_orders or self.venue.news:
             self._step(self._now())
         elif self._watches:
             self._observe(self._now())
@@ -256,16 +276,16 @@ class SimulatedBroker(bt.BrokerBase):
         for symbol, data in sorted(self._feeds.items()):
             quantity = self.venue.ledger.quantity(symbol)
             if quantity:
-                self._halt_orders.add(len(self.submitted) + 1)
+                self._halt_orders.add(self._decided + 1)
                 self._submit(SELL if quantity > 0 else BUY, None, data, abs(quantity))
 
     def _report(self, events: list[Event], now: float) -> None:
         """Tell backtrader's orders what happened to ours."""
         last = {order.id: position for position, (order, _) in enumerate(events)}
         for position, (order, fill) in enumerate(events):
-            shown = self._orders[order.id][1]
+            shown = self._shown[order.id]
             if fill is not None:
-                self._execute(shown, fill, now)
+                self._execute(shown, order, fill, now)
                 self._notify(shown)
             if order.status is OrderStatus.FILLED or last[order.id] != position:
                 # An order carries its present status: one that woke and ended in this bar is told of once, at its end.
@@ -280,8 +300,11 @@ class SimulatedBroker(bt.BrokerBase):
             if order.reason:
                 shown.addinfo(reason=order.reason)
             self._notify(shown)
+        for order in {id(event.order): event.order for event in events}.values():
+            if not order.alive:
+                del self._shown[order.id]
 
-    def _execute(self, shown: Any, fill: Fill, now: float) -> None:
+    def _execute(self, shown: Any, order: Order, fill: Fill, now: float) -> None:
         before, average = self._held.get(fill.symbol, (0.0, 0.0))
         position = self.venue.ledger.positions[fill.symbol]
         held = self._held[fill.symbol] = (position.quantity, position.average_price)
@@ -296,7 +319,6 @@ class SimulatedBroker(bt.BrokerBase):
             opened, abs(opened) * fill.price, fill.commission * (1.0 - closed_part),
             None, -closed * (fill.price - average), *held,
         )  # fmt: skip
-        order, _ = self._orders[fill.order_id]
         if order.status is OrderStatus.FILLED:
             # Floats may leave a rest of 1e-17: the venue's word counts.
             shown.completed()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.broker import Broker
 from engine.cerebro.clock import to_days, to_nanoseconds
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine, descendants
@@ -83,7 +83,7 @@ def simulate(
     """
     times = _decision_times(bars, start)
     engine = Engine(start=float(to_days(times[:1])[0]), on_progress=on_progress)
-    venue_broker = SimulatedBroker(broker=broker, risk=risk, session_ends=session_ends)
+    venue_broker = Broker(broker=broker, risk=risk, session_ends=session_ends)
     engine.setbroker(venue_broker)
     for symbol, frame in bars.frames.items():
         engine.adddata(ArrayFeed(dataname=frame, name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
@@ -134,7 +134,7 @@ def _check_indicators(engine: Engine, bars: Bars, strategy: type[bt.Strategy], a
     for share in (0.5, 0.75, 0.9):
         cut = times[int(share * (len(times) - 1))]
         probe = Engine(start=engine.start, compute_only=True)
-        probe.setbroker(SimulatedBroker())
+        probe.setbroker(Broker())
         for symbol, frame in bars.frames.items():
             probe.adddata(ArrayFeed(dataname=frame.loc[:cut], name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
         probe.addstrategy(strategy, **arguments)

@@ -6,7 +6,7 @@ The backtest's broker and the embedded exchange are both thin shells over this c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -53,6 +53,7 @@ class Venue:
 
     Attributes:
         prices: last close of each symbol, as a mapping that the owner keeps current.
+        news: what a venue elsewhere has told and ``on_bars`` has still to take in; a simulated one has none.
         account: ``margin`` (gross exposure up to twice equity) or ``cash`` (buys only from free cash, without pending
             sales).
     """
@@ -64,6 +65,7 @@ class Venue:
     fractional: bool = False
     short: bool = False
     open_orders: dict[int, Order] = field(default_factory=dict)
+    news: Sequence[object] = ()
     _interest_session: int = -1
 
     # --- submission ------------------------------------------------------------------------------------------------

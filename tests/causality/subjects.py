@@ -16,7 +16,7 @@ import torch
 from harness import Subject, Trace, times_of
 
 import strategies
-from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.broker import Broker
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, BundleReference, ModelConfig, RiskConfig, RunConfig, Section
@@ -187,7 +187,7 @@ def of_indicator(indicator: type[bt.Indicator], *, lean: bool = True, params: Ma
                     if len(data) and data.datetime[0] == self.datetime[0]:
                         trace[time] += (data._name, tuple(line[0] for line in values.lines))
 
-        _run_cerebro(bars, Reader, {}, SimulatedBroker(), lean=lean, **run)
+        _run_cerebro(bars, Reader, {}, Broker(), lean=lean, **run)
         return trace
 
     return subject
@@ -226,7 +226,7 @@ def of_strategy_on_stock_loop(make: Callable[[], Any], **run: Any) -> Subject:
 
     def subject(bars: Bars) -> Trace:
         strategy, arguments = _unpacked(make())
-        broker = SimulatedBroker(broker=BrokerConfig.model_validate(BROKER), risk=RiskConfig())
+        broker = Broker(broker=BrokerConfig.model_validate(BROKER), risk=RiskConfig())
         _run_cerebro(bars, strategy, arguments, broker, lean=False, **run)
         return _trace(bars, broker.submitted, broker.venue.ledger)
 

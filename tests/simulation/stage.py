@@ -11,7 +11,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from engine.cerebro.broker import SimulatedBroker
+from engine.cerebro.broker import Broker
 from engine.cerebro.clock import to_nanoseconds
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine
@@ -67,10 +67,10 @@ def market(symbols: int, count: int, *, seed: int) -> dict[str, pd.DataFrame]:
 
 def broker(
     *, risk: RiskConfig | None = None, session_ends: Callable[[int], bool] = lambda time: True, **section: Any
-) -> SimulatedBroker:
+) -> Broker:
     """Our broker with 10,000 in cash, no costs and short sales, unless told otherwise."""
     section = {"cash": CASH, "short": section.get("account") != "cash", "borrow_rate_pct": 0.0, **section}
-    return SimulatedBroker(broker=BrokerConfig(**section), risk=risk, session_ends=session_ends)
+    return Broker(broker=BrokerConfig(**section), risk=risk, session_ends=session_ends)
 
 
 def stock_broker(**options: Any) -> bt.brokers.BackBroker:
