@@ -52,6 +52,7 @@ class ForecastIndicator(bt.Indicator):
             self.forecaster = given if isinstance(given, Forecaster) else _forecaster(given)
             self.addminperiod(self.forecaster.memory)
             self._last_bar = ()
+            self._ahead: dict[int, tuple[float, float, float]] = {}
 
     def next(self) -> None:
         """Forecast from the last ``memory`` bars."""
@@ -59,10 +60,25 @@ class ForecastIndicator(bt.Indicator):
         bar = (len(self), *(line[0] for line in self._inputs()))
         if bar == self._last_bar:
             return
-        memory = self.forecaster.memory
-        columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in self._inputs()))
-        self.lines.forecast[0], self.lines.lower[0], self.lines.upper[0] = self.forecaster.latest(columns)
+        values = self._ahead.pop(len(self), None) or self._forecast_now()
+        self.lines.forecast[0], self.lines.lower[0], self.lines.upper[0] = values
         self._last_bar = bar
+
+    def _forecast_now(self) -> tuple[float, float, float]:
+        """The forecast at the present bar; at bars that lie ready after it, at the same time and for later.
+
+        That is the history before the first live bar. Each forecast is made from its own last bars all the same.
+        """
+        lines, memory = self._inputs(), self.forecaster.memory
+        ready = len(lines[0].array) - 1 - lines[0].idx
+        if ready <= 0:
+            columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
+            return self.forecaster.latest(columns)
+        first = lines[0].idx - memory + 1
+        columns = _columns(*(np.array(line.array[first:], dtype=np.float64) for line in lines))
+        rows = self.forecaster.forecast(columns)[memory - 1 :].tolist()
+        self._ahead = {len(self) + number: tuple(row) for number, row in enumerate(rows)}
+        return self._ahead.pop(len(self))
 
     def once(self, start: int, end: int) -> None:
         """Forecast bars start to end at once; each from its own last ``memory`` bars."""

@@ -21,7 +21,7 @@ from engine.data.calendars import session_number
 from engine.errors import StrategyError
 from engine.trading.costs import Costs
 from engine.trading.ledger import Ledger
-from engine.trading.orders import BUY, SELL, Fill, Order, OrderStatus, OrderType, TimeInForce
+from engine.trading.orders import BUY, SELL, Fill, Order, OrderStatus, OrderType, TimeInForce, on_tick
 from engine.trading.risk import RiskGate
 from engine.trading.venue import Bar, Event, Venue
 
@@ -185,7 +185,8 @@ class Broker(bt.BrokerBase):
             type=order_type,
             limit_price=_price(price if exectype == bt.Order.Limit else plimit, exectype, "limit"),
             stop_price=_price(price, exectype, "stop"),
-            time_in_force=time_in_force,
+            # Fractions cannot wait at Alpaca: without a word they are for the day.
+            time_in_force="day" if order_type == "market" and size % 1 else time_in_force,
             decided=to_nanoseconds(now),
         )
         if parent is not None:
@@ -346,7 +347,7 @@ def _price(value: float | None, exectype: int, role: str) -> float:
         "limit": (bt.Order.Limit, bt.Order.StopLimit),
         "stop": (bt.Order.Stop, bt.Order.StopLimit),
     }[role]
-    return float(value) if exectype in wanted and value is not None else math.nan
+    return on_tick(float(value)) if exectype in wanted and value is not None else math.nan
 
 
 def _time_in_force(valid: Any) -> TimeInForce:

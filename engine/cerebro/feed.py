@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 from typing import Any
 
 import backtrader as bt
@@ -82,3 +83,42 @@ class ArrayFeed(bt.feed.DataBase):
 
     def __reduce__(self) -> Any:
         raise TypeError("a feed holds its bars in memory and is never pickled; build it anew from the data room")
+
+
+class LiveFeed(ArrayFeed):
+    """One symbol's bars as they come: ``dataname`` holds those that are known before the first decision.
+
+    An ``Engine`` moves it; backtrader's own live loop, which asks each feed by itself, is not used.
+    """
+
+    def islive(self) -> bool:
+        """Nothing is computed ahead of the bars."""
+        return True
+
+    def append(self, values: Sequence[float]) -> None:
+        """Take a bar: float days of its end, open, high, low, close, volume."""
+        for line, value in zip(self._appended, values, strict=False):
+            line.array.append(value)
+        self._openinterest.array.append(0.0)
+
+    def fill(self) -> None:
+        """Fill the lines with the known bars and stand before the first."""
+        super().fill()
+        names = ("datetime", "open", "high", "low", "close", "volume")
+        self._appended = [getattr(self.lines, name) for name in names]
+        self._openinterest = self.lines.openinterest
+        self._moved = [*self._appended, self._openinterest]
+
+    def step(self) -> None:
+        """Move on to the next bar that is there."""
+        for line in self._moved:
+            line._idx += 1
+            line.lencount += 1
+
+    def forget(self, keep: int) -> None:
+        """Let go of all but the last ``keep`` bars, so that a long run does not grow."""
+        for line in self._moved:
+            gone = line._idx + 1 - keep
+            if gone > 0:
+                del line.array[:gone]
+                line._idx -= gone

@@ -1,18 +1,19 @@
-"""The bar loop: backtrader's results without its per-bar overhead.
+"""The bar loop, for historical bars and live ones: backtrader's results without its per-bar overhead.
 
-``Engine`` is a ``bt.Cerebro`` whose ``_runonce`` moves flat lists of line buffers instead of walking the object tree,
-and tells the strategy something only when there is something to tell. It takes any backtrader broker. What it does
-not cover (timers, writers, observers, resampled feeds, several strategies, couplers) runs in the stock loop, with the
-same results and at its speed, but with lines that show bars to come: ``simulate`` does not run that.
+``Engine`` is a ``bt.Cerebro`` that moves flat lists of line buffers instead of walking the object tree, and tells the
+strategy something only when there is something to tell. Historical bars are computed at once; live ones, which a
+``LiveSource`` gives, bar by bar; the rest of a step is the same code for both. It takes any backtrader broker. What it
+does not cover (timers, writers, observers, resampled feeds, several strategies, couplers) runs in the stock loop, with
+the same results and at its speed, but with lines that show bars to come: ``simulate`` does not run that.
 """
 
 from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import backtrader as bt
 import numpy as np
@@ -30,6 +31,24 @@ _COUPLERS = (bt.lineiterator.SingleCoupler, bt.lineiterator.MultiCoupler)
 Positions = tuple[int, ...]
 
 
+class LiveStep(NamedTuple):
+    """Bars that are complete at one time.
+
+    Attributes:
+        time: their end in float days.
+        bars: position of the feed -> (float days of the end, open, high, low, close, volume).
+        decide: whether the strategy decides on them; bars that came too late are only seen.
+    """
+
+    time: float
+    bars: Mapping[int, Sequence[float]]
+    decide: bool = True
+
+
+LiveSource = Callable[[], Iterator[LiveStep]]
+"""Gives the steps one after another, and waits for them. It is asked for the next one once the strategy has decided."""
+
+
 class Engine(bt.Cerebro):
     """Cerebro with the lean bar loop.
 
@@ -37,6 +56,7 @@ class Engine(bt.Cerebro):
         start: float days of the first decision; earlier bars are history that indicators see and strategies do not
             decide on. None: all bars are decided on.
         compute_only: compute the indicators, and decide on nothing.
+        source: where the bars after the feeds' own come from; the feeds are ``LiveFeed``s.
         on_progress: called every thousand steps with (steps done, steps in all).
         stock_reason: why the stock loop ran instead, or empty.
         time: float days of the step that is being worked on.
@@ -53,11 +73,13 @@ class Engine(bt.Cerebro):
         *,
         start: float | None = None,
         compute_only: bool = False,
+        source: LiveSource | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.start = start
         self.compute_only = compute_only
+        self.source = source
         self.on_progress = on_progress
         self.stock_reason = ""
         self.time = 0.0
@@ -94,7 +116,10 @@ class Engine(bt.Cerebro):
             self._loop(strategy)
 
     def _runnext(self, runstrats: list[Any]) -> None:
-        """Cerebro comes here without preload or runonce, and for indicators and feeds that switch them off."""
+        """Cerebro comes here for live feeds, without preload or runonce, and where indicators or feeds say so."""
+        if self.source is not None:
+            self._run_live(runstrats[0], self.source)
+            return
         if self._dopreload:
             self._fill_feeds()
         self._use_stock_loop("bar by bar, without preload or runonce, as an indicator or a resampled feed may ask")
@@ -196,13 +221,34 @@ class Engine(bt.Cerebro):
             collecting = gc.isenabled()
             gc.disable()
             try:
-                self._walk(strategy, cells, clock, advancing)
+                self._walk(strategy, cells, _moving(cells, clock, advancing), len(clock))
             finally:
                 if collecting:
                     gc.enable()
 
-    def _walk(self, strategy: Any, cells: list[list[int]], clock: list[float], advancing: Iterable[Positions]) -> None:
-        """One step at each distinct time: move, match, tell, decide, in the order of backtrader's own loop."""
+    def _run_live(self, strategy: Any, source: LiveSource) -> None:
+        """History first, for the indicators alone; then each step as it comes."""
+        reason = self._needs_stock_loop([strategy])
+        if reason:
+            raise StrategyError(f"{type(strategy).__name__} cannot trade live bars: {reason}")
+        for data in self.datas:
+            data.fill()
+        self._check_inputs(strategy)
+        for data in self.datas:
+            data._tick_nullify()
+        with checked([*self.datas, *descendants(strategy)], computing=True), checked([strategy], computing=False):
+            lines = LiveLines(self.datas, strategy)
+            clock, advancing = steps([_times(data) for data in self.datas])
+            for _, positions in zip(clock, advancing, strict=True):
+                lines.move(positions)
+            self._walk(strategy, lines.cells, lines.follow(source()), 0)
+
+    def _walk(self, strategy: Any, cells: list[list[int]], clock: Iterable[float], count: int) -> None:
+        """One step at each distinct time: move, match, tell, decide, in the order of backtrader's own loop.
+
+        ``clock`` moves the lines before it gives the time; ``cells`` hold the index of each feed's present bar, and
+        ``count`` is the number of steps, for the progress.
+        """
         broker_next, notification = self._broker.next, self._broker.get_notification
         quick = self.p.quicknotify
         takes_values, takes_orders = _takes_values(strategy), _takes_orders(strategy)
@@ -212,11 +258,9 @@ class Engine(bt.Cerebro):
         analyzers = bool(strategy.analyzers)
         decide = strategy.next
         status = 1
-        for time, positions in zip(clock, advancing, strict=True):
+        for time in clock:
             self.time = time
             self.steps += 1
-            for position in positions:
-                cells[position][0] += 1
             broker_next()
             while (order := notification()) is not None:
                 if takes_orders:
@@ -249,7 +293,67 @@ class Engine(bt.Cerebro):
             if self._event_stop:
                 return
             if self.on_progress is not None and not self.steps % PROGRESS_STEPS:
-                self.on_progress(self.steps, len(clock))
+                self.on_progress(self.steps, count)
+
+
+class LiveLines:
+    """The lines of feeds and indicators under live bars: a bar moves its feed and what follows it, and nothing else.
+
+    Attributes:
+        cells: index of each feed's present bar, counted from its first, whatever has been let go since.
+    """
+
+    # Bars that are kept, and how many more may gather before the rest is let go.
+    KEPT, GATHERED = 20_000, 5_000
+
+    def __init__(self, datas: list[Any], strategy: Any) -> None:
+        self.cells = [[-1] for _ in datas]
+        self._datas = datas
+        self._strategy = strategy
+        self._followers: list[list[Any]] = [[] for _ in datas]
+        for indicator in strategy._lineiterators[_INDICATORS]:
+            self._followers[clock_position(indicator, datas) or 0].append(indicator)
+        self._computed = [line for holder in descendants(strategy) for line in holder.lines]
+        self._steps = 0
+
+    def move(self, positions: Iterable[int]) -> None:
+        """Move these feeds on by the bar that lies ready, and compute what follows them."""
+        moved = list(positions)
+        for position in moved:
+            self._datas[position].step()
+            self.cells[position][0] += 1
+        for position in moved:
+            for indicator in self._followers[position]:
+                indicator._next()
+
+    def follow(self, live: Iterator[LiveStep]) -> Iterator[float]:
+        """Times of the steps that are decided on, each once its bars are in the lines."""
+        for step in live:
+            for position, values in step.bars.items():
+                self._datas[position].append(values)
+            self.move(step.bars)
+            self._steps += 1
+            if self._steps % self.GATHERED == 0:
+                self._forget()
+            if step.decide:
+                yield step.time
+
+    def _forget(self) -> None:
+        for data in self._datas:
+            data.forget(self.KEPT)
+        for line in [*self._computed, *self._strategy.lines]:
+            gone = line._idx + 1 - self.KEPT
+            if gone > 0:
+                del line.array[:gone]
+                line._idx -= gone
+
+
+def _moving(cells: list[list[int]], clock: Iterable[float], advancing: Iterable[Positions]) -> Iterator[float]:
+    """The times of the clock, each after the feeds that have a bar then have moved on to it."""
+    for time, positions in zip(clock, advancing, strict=True):
+        for position in positions:
+            cells[position][0] += 1
+        yield time
 
 
 def _times(data: Any) -> NDArray[np.float64]:

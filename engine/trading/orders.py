@@ -19,6 +19,11 @@ QUANTITY_PLACES = 9
 QUANTITY_EPSILON = 0.5 * 10.0**-QUANTITY_PLACES
 
 
+def on_tick(price: float) -> float:
+    """The nearest price that an order may name: whole cents from a dollar on, hundredths of a cent below."""
+    return round(price, 2 if price >= 1.0 else 4)
+
+
 class OrderStatus(StrEnum):
     """Life of an order: held (a leg that waits for its parent) -> accepted -> one of the ends.
 

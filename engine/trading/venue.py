@@ -96,6 +96,8 @@ class Venue:
             return f"quantity must be a positive number, found {quantity}"
         if not self.fractional and quantity != math.trunc(quantity):
             return f"whole shares only, found {quantity}; set broker.fractional to true for fractions"
+        if quantity != math.trunc(quantity) and (order.type, order.time_in_force) != ("market", "day"):
+            return f"fractions of a share are market day orders only, found a {order.type} {order.time_in_force} order"
         for name, needed in (("limit", order.type in ("limit", "stop_limit")), ("stop", "stop" in order.type)):
             price = order.limit_price if name == "limit" else order.stop_price
             if needed and not (math.isfinite(price) and price > 0.0):
@@ -105,11 +107,21 @@ class Venue:
         return self._invalid_leg(order, order.parent) if order.parent is not None else ""
 
     def _invalid_leg(self, order: Order, parent: Order) -> str:
+        """A leg is what Alpaca takes as part of its entry's own order, and nothing else."""
         if not parent.alive:
             return f"its parent was {parent.status}"
         if order.symbol != parent.symbol or order.side != -parent.side:
             expected = f"{SIDE_NAMES[-parent.side]} of {parent.symbol}"
             return f"a leg closes its parent: expected a {expected}, found a {SIDE_NAMES[order.side]} of {order.symbol}"
+        if order.decided != parent.decided:
+            return "a leg is given with its entry, on the same bar; protect a position with an order of its own"
+        if order.quantity != parent.quantity:
+            return f"a leg closes its whole entry: expected {parent.quantity:g}, found {order.quantity:g}"
+        if order.type == "market":
+            return "a leg is a limit, stop or stop_limit order, found a market order"
+        legs = [other for other in self.open_orders.values() if other.parent is parent]
+        if any((other.type == "limit") == (order.type == "limit") for other in legs):
+            return "an entry has at most one target (limit) and one stop"
         return ""
 
     def _not_closable(self, order: Order, held: float) -> str:

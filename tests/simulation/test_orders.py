@@ -486,3 +486,19 @@ def test_what_a_user_gives_along_stays_on_the_order() -> None:
 def test_impossible_quantities_are_rejected(size: float) -> None:
     played = script([FLAT] * 3, broker(), {1: lambda s: s.buy(size=size)})
     assert played.orders[0].getstatusname() == "Rejected"
+
+
+def test_prices_of_orders_are_put_on_the_tick() -> None:
+    steps = {
+        1: lambda s: s.buy(size=1, exectype=bt.Order.Limit, price=99.123456),
+        2: lambda s: s.buy(size=1, exectype=bt.Order.StopLimit, price=0.123456, plimit=0.98765),
+    }
+    played = script([FLAT] * 3, broker(), steps)
+    found = [(order.ours.limit_price, order.ours.stop_price) for order in played.orders]
+    assert found[0][0] == 99.12
+    assert found[1] == (0.9877, 0.1235)
+
+
+def test_a_fractional_market_order_is_for_the_day() -> None:
+    played = script([FLAT] * 3, broker(fractional=True), {1: lambda s: [s.buy(size=0.5), s.buy(size=2)]})
+    assert [order.ours.time_in_force for order in played.orders] == ["day", "gtc"]

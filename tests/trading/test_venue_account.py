@@ -34,11 +34,17 @@ def test_a_fraction_needs_a_fractional_account() -> None:
 
 def test_a_fraction_is_kept_to_nine_places() -> None:
     desk = Desk(fractional=True)
-    desk.buy(1.0 / 3.0)
+    desk.buy(1.0 / 3.0, time_in_force="day")
     desk.flat_bar()
     assert desk.held() == desk.fills[0].quantity == 0.333333333
     assert desk.ledger.cash == pytest.approx(10_000.0 - 33.3333333, abs=1e-12)
     assert refused(desk.buy(1e-10)) == "quantity must be a positive number, found 0.0"
+
+
+@pytest.mark.parametrize(("type", "more"), [("market", {}), ("limit", {"limit_price": 90.0, "time_in_force": "day"})])
+def test_a_fraction_is_a_market_day_order_as_at_alpaca(type: str, more: dict[str, Any]) -> None:
+    reason = refused(Desk(fractional=True).buy(1.5, type, **more))
+    assert reason.startswith("fractions of a share are market day orders only")
 
 
 @pytest.mark.parametrize("price", [0.0, -5.0, math.nan, math.inf])

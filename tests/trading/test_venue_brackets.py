@@ -185,15 +185,26 @@ def test_legs_shrink_with_an_entry_that_was_cut() -> None:
     assert (desk.held(), stop.status) == (0.0, OrderStatus.FILLED)
 
 
-def test_an_entry_with_two_targets_keeps_their_sizes() -> None:
+def test_a_leg_is_what_alpaca_takes_with_its_entry() -> None:
     desk = Desk()
     entry = desk.buy(10)
-    near = desk.sell(4, "limit", limit_price=105.0, parent=entry)
-    far = desk.sell(6, "limit", limit_price=110.0, parent=entry)
+    partial = desk.sell(4, "limit", limit_price=105.0, parent=entry)
+    assert partial.reason == "a leg closes its whole entry: expected 10, found 4"
+    assert "found a market order" in desk.sell(10, parent=entry).reason
+    assert desk.sell(10, "limit", limit_price=105.0, parent=entry).status is HELD
+    second = desk.sell(10, "limit", limit_price=110.0, parent=entry)
+    assert second.reason == "an entry has at most one target (limit) and one stop"
+    assert desk.sell(10, "stop_limit", stop_price=95.0, limit_price=94.0, parent=entry).status is HELD
+    assert desk.sell(10, "stop", stop_price=90.0, parent=entry).status is REJECTED
+
+
+def test_a_leg_comes_with_its_entry_and_not_later() -> None:
+    desk = Desk()
+    entry = desk.buy(10, "limit", limit_price=90.0)
     desk.flat_bar()
-    assert (near.quantity, far.quantity) == (4.0, 6.0)
-    desk.bar(104.0, 106.0, 103.0, 104.0)
-    assert desk.held() == 6.0
+    late = desk.sell(10, "stop", stop_price=80.0, parent=entry)
+    assert late.status is REJECTED
+    assert late.reason.startswith("a leg is given with its entry, on the same bar")
 
 
 def test_cancelling_one_leg_cancels_its_partner_and_leaves_the_position() -> None:
