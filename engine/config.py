@@ -208,11 +208,21 @@ class BrokerConfig(Section):
 
 
 class RiskConfig(Section):
-    """Limits of the risk gate, as fractions of equity; None switches a limit off."""
+    """Limits of the risk gate; None switches a limit off.
+
+    Positions, gross exposure and losses are fractions of equity; ``max_order_notional`` is in account currency,
+    ``price_collar`` a fraction of the last close. The last two are on the wall clock and act in live trading only.
+    """
 
     max_position: float | None = Field(default=None, gt=0.0)
     max_gross: float = Field(default=1.0, gt=0.0, le=2.0)
     max_drawdown_halt: float | None = Field(default=None, gt=0.0, le=1.0)
+    max_daily_loss_halt: float | None = Field(default=None, gt=0.0, le=1.0)
+    max_order_notional: float | None = Field(default=None, gt=0.0)
+    price_collar: float | None = Field(default=None, gt=0.0)
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)] | None = None
+    max_orders_per_minute: int | None = Field(default=None, ge=1)
+    stale_seconds: float | None = Field(default=None, gt=0.0)
 
 
 class RunConfig(Section):

@@ -206,6 +206,16 @@ def test_several_problems_are_counted(tmp_path: Path) -> None:
         ("broker={account: cash, short: true}", "broker: a cash account cannot sell short; use"),
         ("risk.max_gross=2.5", "risk.max_gross: input should be less than or equal to 2, found 2.5"),
         ("risk.max_drawdown_halt=0", "risk.max_drawdown_halt: input should be greater than 0, found 0"),
+        ("risk.max_daily_loss_halt=1.1", "risk.max_daily_loss_halt: input should be less than or equal to 1"),
+        ("risk.max_order_notional=0", "risk.max_order_notional: input should be greater than 0, found 0"),
+        ("risk.price_collar=-0.1", "risk.price_collar: input should be greater than 0, found -0.1"),
+        ("risk.symbols=AAPL", "risk.symbols: expected a list, found 'AAPL'"),
+        ("risk.symbols=[]", "risk.symbols: expected at least one, found an empty list"),
+        ("risk.symbols=[ON]", "risk.symbols.0: expected text (quote what YAML reads as something else), found True"),
+        ("risk.max_orders_per_minute=0", "risk.max_orders_per_minute: input should be greater than or equal to 1"),
+        ("risk.max_orders_per_minute=1.5", "risk.max_orders_per_minute: input should be a valid integer"),
+        ("risk.stale_seconds=0", "risk.stale_seconds: input should be greater than 0, found 0"),
+        ("risk.stale_seconds=true", "risk.stale_seconds: expected a number, found the boolean true"),
         ("strategy.kind=SmaCross", "strategy.kind: expected module:Class or ./file.py:Class, found 'SmaCross'"),
         ("strategy.kind=a:b c", "strategy.kind: expected module:Class"),
         ("strategy.params=[1]", "strategy.params: expected a section of key: value lines"),
@@ -342,6 +352,17 @@ def test_defaults(tmp_path: Path) -> None:
     lstm = load_config(write(tmp_path, SMALL + LSTM)).model
     assert isinstance(lstm, LstmConfig)
     assert (lstm.lookback, lstm.horizon, lstm.head, lstm.hidden, lstm.layers) == (60, 1, "quantile", 64, 2)
+
+
+def test_risk_limits_that_are_off_do_not_enter_the_dump(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL)
+    assert dump(load_config(path).risk) == {"max_gross": 1.0}
+    limits = {
+        "max_position": 0.3, "max_gross": 1.0, "max_drawdown_halt": 0.2, "max_daily_loss_halt": 0.05,
+        "max_order_notional": 30_000.0, "price_collar": 0.1, "symbols": ["AAPL"], "max_orders_per_minute": 60,
+        "stale_seconds": 180.0,
+    }  # fmt: skip
+    assert dump(load_config(path, [f"risk={json.dumps(limits)}"]).risk) == limits
 
 
 def test_a_bundle_instead_of_a_model(tmp_path: Path) -> None:

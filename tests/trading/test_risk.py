@@ -125,3 +125,115 @@ def test_a_margin_call_halts_whatever_the_run_file_says() -> None:
     assert not gate.observe(25_000.0, 100_000.0)
     assert gate.observe(24_999.0, 100_000.0)
     assert "margin call: equity 24999.00 is below 25% of the exposure of 100000.00" in gate.halted
+
+
+# --- limits of one order --------------------------------------------------------------------------------------------
+
+
+def limited(**limits: object) -> RiskGate:
+    return RiskGate(RiskConfig.model_validate(limits), peak=10_000.0)
+
+
+def priced(side: int, quantity: float, **prices: float) -> Order:
+    kind = {("limit_price",): "limit", ("stop_price",): "stop"}.get(tuple(prices), "stop_limit")
+    return Order(id=1, symbol="X", side=side, quantity=quantity, type=kind, **prices)  # type: ignore[arg-type]
+
+
+def test_an_order_up_to_the_largest_passes_and_one_share_more_does_not() -> None:
+    # 30 of X at the last close of 100
+    small = limited(max_order_notional=3_000.0)
+    assert verdict(small, order(BUY, 30), ledger()) == ""
+    reason = verdict(small, order(BUY, 31), ledger())
+    assert reason == "risk.max_order_notional: an order of 3100.00 in X was asked for, the limit is 3000.00"
+
+
+def test_the_largest_order_is_of_one_order_and_of_no_reducing_one() -> None:
+    small = limited(max_order_notional=3_000.0)
+    account = ledger(5_000.0, X=50)
+    assert verdict(small, order(BUY, 10), account, order(BUY, 30, "Y")) == ""
+    assert verdict(small, order(SELL, 50), account) == ""
+    assert "an order of 5100.00" in verdict(small, order(SELL, 51), account)
+
+
+@pytest.mark.parametrize("side", [BUY, SELL])
+@pytest.mark.parametrize("name", ["limit_price", "stop_price"])
+def test_a_price_up_to_the_collar_passes_and_one_beyond_does_not(side: int, name: str) -> None:
+    # 5 % of 100 is 95 to 105
+    collared = limited(price_collar=0.05)
+    for price in (95.0, 105.0):
+        assert verdict(collared, priced(side, 1, **{name: price}), ledger()) == ""
+    for price in (94.99, 105.01):
+        reason = verdict(collared, priced(side, 1, **{name: price}), ledger())
+        assert reason == (
+            f"risk.price_collar: the {name[:-6]} price {price:g} of X is 0.0501 from the last close 100, "
+            "the limit is 0.05"
+        )
+
+
+def test_the_collar_is_for_both_prices_for_reducing_orders_and_for_legs_but_not_for_market_orders() -> None:
+    collared = limited(price_collar=0.05)
+    account = ledger(5_000.0, X=50)
+    assert "the stop price 110" in verdict(collared, priced(BUY, 1, limit_price=104.0, stop_price=110.0), ledger())
+    assert "the limit price 110" in verdict(collared, priced(SELL, 50, limit_price=110.0), account)
+    leg = priced(SELL, 1, stop_price=90.0)
+    leg.parent = order(BUY, 1)
+    assert "the stop price 90" in verdict(collared, leg, ledger())
+    assert verdict(collared, order(SELL, 50), account) == ""
+    assert verdict(limited(), priced(SELL, 50, limit_price=900.0), account) == ""
+
+
+def test_a_collar_needs_a_price() -> None:
+    leg = Order(id=2, symbol="NEW", side=SELL, quantity=1, type="stop", stop_price=9.0, parent=order(BUY, 1, "NEW"))
+    assert verdict(limited(price_collar=0.05), leg, ledger()) == "NEW has no price yet; wait for its first bar"
+
+
+def test_symbols_that_may_be_opened_others_can_only_be_closed() -> None:
+    only_x = limited(symbols=["X"])
+    account = ledger(9_000.0, Y=20)
+    assert verdict(only_x, order(BUY, 1), account) == ""
+    assert verdict(only_x, order(SELL, 20, "Y"), account) == ""
+    for asked in (order(BUY, 1, "Y"), order(SELL, 21, "Y")):
+        assert verdict(only_x, asked, account) == "risk.symbols: Y is none of the 1 symbols that may be opened"
+
+
+# --- a day's loss, and halts from outside ---------------------------------------------------------------------------
+
+
+def test_a_days_loss_is_counted_from_the_end_of_the_session_before() -> None:
+    watched = limited(max_daily_loss_halt=0.1)
+    assert watched.watches_equity
+    assert not watched.observe(9_000.0, session=1)  # 0.1 of the starting 10,000: at the limit, not beyond
+    assert not watched.observe(9_500.0, session=1)
+    assert not watched.observe(12_000.0, session=2)
+    assert not watched.observe(8_550.0, session=2)  # 0.1 of 9,500; far more of the peak of the day
+    assert not watched.observe(8_000.0, session=5)  # a weekend later, from 8,550
+    assert watched.observe(7_694.0, session=5)
+    assert watched.halted == (
+        "risk.max_daily_loss_halt: the session's loss 0.1001 of the 8550.00 it began with passed the limit 0.1"
+    )
+    assert not watched.watches_equity
+    assert not watched.observe(1.0, session=6)
+    assert verdict(watched, order(BUY, 1), ledger()).startswith("trading is halted: risk.max_daily_loss_halt")
+
+
+def test_the_first_session_is_counted_from_the_starting_cash() -> None:
+    watched = limited(max_daily_loss_halt=0.1)
+    assert watched.observe(8_999.0, session=20_000)
+
+
+def test_slow_losses_are_the_drawdowns_to_halt() -> None:
+    watched = limited(max_daily_loss_halt=0.1, max_drawdown_halt=0.15)
+    assert not watched.observe(9_200.0, session=1)
+    assert watched.observe(8_400.0, session=2)
+    assert watched.halted.startswith("risk.max_drawdown_halt")
+
+
+def test_a_halt_from_outside_is_for_good_and_the_first_reason_stays() -> None:
+    stopped = limited(max_drawdown_halt=0.1)
+    assert stopped.halt("no bar for 180 seconds")
+    assert not stopped.halt("another reason")
+    assert not stopped.observe(1.0, 1e9)
+    assert stopped.halted == "no bar for 180 seconds"
+    assert not stopped.watches_equity
+    assert verdict(stopped, order(BUY, 1), ledger()) == "trading is halted: no bar for 180 seconds"
+    assert verdict(stopped, order(SELL, 50), ledger(5_000.0, X=50)) == ""
