@@ -8,9 +8,10 @@ import itertools
 import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
@@ -23,6 +24,7 @@ from pydantic import (
     JsonValue,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -75,14 +77,21 @@ def _ordered(span: tuple[date, date]) -> tuple[date, date]:
     return span
 
 
-def _no_timestamp(value: Any) -> Any:
-    """A bare number would be read as seconds since 1970."""
+def _day(value: Any, info: ValidationInfo) -> Any:
+    """A date, or ``today`` or ``today-N`` resolved by the day on which the run file is read.
+
+    A bare number would be read as seconds since 1970.
+    """
     if isinstance(value, date) or (isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)):
         return value
-    raise ValueError(f"expected a date such as 2004-09-01, found {value!r}")
+    today = (info.context or {}).get("today")
+    relative = re.fullmatch(r"today(?:-([0-9]{1,5}))?", value) if isinstance(value, str) else None
+    if relative is None or today is None:
+        raise ValueError(f"expected a date such as 2004-09-01 or today-30, found {value!r}")
+    return today - timedelta(days=int(relative[1] or 0))
 
 
-Day = Annotated[date, BeforeValidator(_no_timestamp)]
+Day = Annotated[date, BeforeValidator(_day)]
 Span = Annotated[tuple[Day, Day], AfterValidator(_ordered)]
 SpanName = Literal["train", "validate", "test"]
 
@@ -286,8 +295,13 @@ class _RunFileLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), *, today: date | None = None) -> RunConfig:
     """Read a run file and apply ``a.b=value`` overrides (values are YAML).
+
+    Dates relative to ``today`` become real ones here: what comes back, and its hash, says the same on any other day.
+
+    Args:
+        today: the present day in New York, if None.
 
     Raises:
         ConfigError: the file is missing or not YAML, or says something that cannot be; names the YAML path.
@@ -309,7 +323,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if "folder" in values:
         raise ConfigError(f"{path}: folder: unknown key; remove it")
     try:
-        return RunConfig.model_validate({**values, "folder": path.parent})
+        context = {"today": today or datetime.now(ZoneInfo("America/New_York")).date()}
+        return RunConfig.model_validate({**values, "folder": path.parent}, context=context)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error, values)}") from None
 

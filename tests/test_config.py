@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
@@ -260,11 +261,20 @@ def test_a_number_deep_in_the_parameters_is_named_by_its_path(tmp_path: Path) ->
         ("{test: [2011-01-01]}", "spans.test.1: required, and missing"),
         ("{test: [2011-01-01, 2012-01-01, 2013-01-01]}", "spans.test: a list should have at most 2 items"),
         ("{test: [2011-12-31, 2011-01-01]}", "spans.test: a span starts before it ends, found 2011-12-31"),
-        ("{test: [2011, 2012]}", "spans.test.0: expected a date such as 2004-09-01, found 2011"),
-        ("{test: [0, 86400]}", "spans.test.0: expected a date such as 2004-09-01, found 0"),
-        ("{test: ['0', 2012-01-01]}", "spans.test.0: expected a date such as 2004-09-01, found '0'"),
-        ("{test: [1.1.2011, 31.12.2011]}", "spans.test.0: expected a date such as 2004-09-01, found '1.1.2011'"),
-        ("{test: [true, 2012-01-01]}", "spans.test.0: expected a date such as 2004-09-01, found True"),
+        ("{test: [2011, 2012]}", "spans.test.0: expected a date such as 2004-09-01 or today-30, found 2011"),
+        ("{test: [0, 86400]}", "spans.test.0: expected a date such as 2004-09-01 or today-30, found 0"),
+        ("{test: ['0', 2012-01-01]}", "spans.test.0: expected a date such as 2004-09-01 or today-30, found '0'"),
+        ("{test: [1.1.2011, 31.12.2011]}",
+         "spans.test.0: expected a date such as 2004-09-01 or today-30, found '1.1.2011'"),
+        ("{test: [true, 2012-01-01]}", "spans.test.0: expected a date such as 2004-09-01 or today-30, found True"),
+        *(
+            (f"{{test: [2011-01-01, '{text}']}}",
+             f"spans.test.1: expected a date such as 2004-09-01 or today-30, found '{text}'")
+            for text in ("today+1", "today - 1", "today-", "Today", " today", "today-1.5", "today--1", "today-1d",
+                         "today-999999", "yesterday", "today٠")
+        ),
+        ("{test: [today-1, today-2]}", "spans.test: a span starts before it ends, found "),
+        ("{train: [today-9, today-5], test: [today-5, today]}", "spans: train must end before test starts, found "),
         ("{test: ['2011-02-30', 2012-01-01]}", "spans.test.0: input should be a valid date"),
         ("{test: [2011-01-01 12:00:00, 2012-01-01]}", "spans.test.0: "),
         ("{train: [2010-01-01, 2011-01-01], test: [2011-01-01, 2011-12-31]}",
@@ -294,6 +304,25 @@ def test_a_span_that_a_command_needs_and_the_file_has_not(tmp_path: Path) -> Non
     config = load_config(write(tmp_path, SMALL))
     with pytest.raises(ConfigError, match=r"^spans\.train: this command needs the train span"):
         config.spans.get("train")
+
+
+def test_dates_relative_to_today_are_real_ones_once_the_file_is_loaded(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL.replace("[2011-01-01, 2011-12-31]", "[today-29, today]"))
+    leap_day = date(2024, 2, 29)
+    config = load_config(path, ["spans.train=[2020-01-01, today-30]"], today=leap_day)
+    assert config.spans.get("train") == (date(2020, 1, 1), date(2024, 1, 30))
+    assert config.spans.get("test") == (date(2024, 1, 31), leap_day)
+    assert dump(config)["spans"]["test"] == ["2024-01-31", "2024-02-29"]
+    spelt = load_config(path, ["spans.train=[2020-01-01, 2024-01-30]", "spans.test=[2024-01-31, 2024-02-29]"])
+    assert digest(dump(spelt)) == digest(dump(config))
+    assert load_config(path, ["spans.test=[today-0, today]"], today=leap_day).spans.test == (leap_day, leap_day)
+
+
+def test_today_is_new_yorks(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL.replace("[2011-01-01, 2011-12-31]", "[today, today]"))
+    zone = ZoneInfo("America/New_York")
+    before = datetime.now(zone).date()
+    assert before <= load_config(path).spans.test[0] <= datetime.now(zone).date()
 
 
 # --- overrides ------------------------------------------------------------------------------------------------------
