@@ -1,0 +1,117 @@
+"""Bars over REST, as far as the clock has come: nothing that ends after the exchange's now is ever answered."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from engine.exchange.exchange import Exchange
+from engine.exchange.faults import invalid
+from engine.exchange.wire import moment, nanoseconds
+
+MOST_BARS = 10_000
+_USUAL_BARS = 1_000
+_LATEST_TIME = 2**62
+
+
+def bars_page(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
+    """One page of bars: symbol by symbol in the alphabet, each in the order asked for.
+
+    ``start`` and ``end`` are compared with the bars' starts, both inclusive, as at Alpaca.
+    """
+    series = exchange.market.series
+    symbols = sorted(set(asked_symbols(query)))
+    _check_timeframe(exchange, query.get("timeframe"))
+    first, last = _time(query, "start", 0), _time(query, "end", _LATEST_TIME)
+    limit = _limit(query)
+    descending = query.get("sort", "asc") == "desc"
+    if query.get("sort", "asc") not in ("asc", "desc"):
+        raise invalid(f"invalid sort: expected asc or desc, found {query['sort']!r}")
+    begin_symbol, begin_at = _read_token(query.get("page_token"))
+    page: dict[str, list[dict[str, Any]]] = {}
+    for symbol in symbols:
+        if symbol < begin_symbol or symbol not in series:
+            continue
+        known = series[symbol].starts[: series[symbol].known(exchange.now)]
+        low, high = int(np.searchsorted(known, first)), int(np.searchsorted(known, last, side="right"))
+        if symbol == begin_symbol:
+            low, high = (low, min(high, begin_at + 1)) if descending else (max(low, begin_at), high)
+        chosen = range(low, high)[::-1] if descending else range(low, high)
+        taken = chosen[: limit - sum(map(len, page.values()))]
+        if taken:
+            page[symbol] = [_bar(exchange, symbol, at) for at in taken]
+        if len(taken) < len(chosen):
+            return {"bars": page, "next_page_token": _token(symbol, chosen[len(taken)])}
+    return {"bars": page, "next_page_token": None}
+
+
+def latest_bars(exchange: Exchange, symbols: list[str]) -> dict[str, dict[str, Any]]:
+    """The last bar of each symbol that has one."""
+    latest = {}
+    for symbol in symbols:
+        series = exchange.market.series.get(symbol)
+        known = series.known(exchange.now) if series else 0
+        if known:
+            latest[symbol] = _bar(exchange, symbol, known - 1)
+    return latest
+
+
+def asked_symbols(query: Mapping[str, str]) -> list[str]:
+    """The symbols of a query; a Refusal when there are none."""
+    symbols = [symbol for symbol in query.get("symbols", "").split(",") if symbol]
+    if not symbols:
+        raise invalid("symbols is required")
+    return symbols
+
+
+def _bar(exchange: Exchange, symbol: str, at: int) -> dict[str, Any]:
+    """A bar by its start. ``n`` and ``vw`` must be there for alpaca-py, and are not in our data: 1 and the close."""
+    series = exchange.market.series[symbol]
+    open_, high, low, close, volume = series.values[at].tolist()
+    start = moment(int(series.starts[at]))
+    return {"t": start, "o": open_, "h": high, "l": low, "c": close, "v": volume, "n": 1, "vw": close}
+
+
+def _check_timeframe(exchange: Exchange, asked: str | None) -> None:
+    own = exchange.market.alpaca_timeframe
+    if asked is None:
+        raise invalid("timeframe is required")
+    if asked.lower() != own.lower():
+        raise invalid(f"timeframe {asked} is not kept here: this exchange replays bars of {own} only")
+
+
+def _time(query: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = query.get(name)
+    if not text:
+        return otherwise
+    try:
+        time = nanoseconds(text)
+    except (ValueError, OverflowError):
+        raise invalid(f"invalid {name}: expected RFC 3339 or a date, found {text!r}") from None
+    # A date alone as an end means that whole day.
+    return time + 86_399_999_999_999 if name == "end" and len(text) == 10 else time
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit") or str(_USUAL_BARS)
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST_BARS:
+        raise invalid(f"invalid limit: expected 1 to {MOST_BARS}, found {text!r}")
+    return int(text)
+
+
+def _token(symbol: str, at: int) -> str:
+    """Where the next page begins: at this bar of this symbol."""
+    return base64.urlsafe_b64encode(f"{at}|{symbol}".encode()).decode()
+
+
+def _read_token(token: str | None) -> tuple[str, int]:
+    if not token:
+        return "", 0
+    try:
+        at, _, symbol = base64.urlsafe_b64decode(token).decode().partition("|")
+        return symbol, max(0, int(at))
+    except ValueError:
+        raise invalid(f"invalid page_token {token!r}") from None

@@ -1,0 +1,262 @@
+"""The exchange on a loopback port, in a thread of its own or in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import uvicorn
+
+from engine.data.bars import Bars
+from engine.errors import BrokerError, ConfigError, NextbarError
+from engine.exchange.account import AccountSpec
+from engine.exchange.application import Application
+from engine.exchange.exchange import Exchange
+from engine.exchange.market import Market
+from engine.exchange.pace import walk
+from engine.exchange.state import ActionLog
+
+__all__ = ["AccountSpec", "ExchangeServer"]
+
+_SECONDS_TO_CLOSE = 2.0
+_SECONDS_KEPT_ALIVE = 3_600
+_MOST_BYTES_A_FRAME = 1024 * 1024
+
+
+class ExchangeServer:
+    """Replays bars to real Alpaca clients.
+
+    Attributes:
+        url: ``http://127.0.0.1:PORT``, known from the start on; sockets are at ``ws://127.0.0.1:PORT/v2/iex`` and
+            ``ws://127.0.0.1:PORT/stream``.
+
+    Example:
+        >>> with ExchangeServer(bars=bars, start=start, accounts=[account]) as exchange:  # doctest: +SKIP
+        ...     client = TradingClient("key", "secret", url_override=exchange.url)
+    """
+
+    def __init__(
+        self,
+        *,
+        bars: Bars,
+        start: pd.Timestamp,
+        accounts: Sequence[AccountSpec],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        speed: float | None = None,
+        state: Path | None = None,
+        rate_limit: int | None = None,
+    ) -> None:
+        """Prepare the replay; no file or socket is touched yet.
+
+        Args:
+            start: end of the first bar that is still to come; everything before it is history at once.
+            port: 0 for any free one.
+            speed: None for lock-step (``POST /nextbar/advance``), ``math.inf`` for as fast as possible, 1.0 for the
+                wall clock's pace, 60.0 for a simulated minute a second. Such a clock begins with the first request.
+            state: file from which an interrupted exchange goes on, and to which it writes.
+            rate_limit: requests an account may send in a minute; Alpaca's is 200.
+
+        Raises:
+            ConfigError: another host than this machine, or a speed or limit that is no positive number.
+            DataError: bars that an Alpaca-like exchange cannot carry.
+        """
+        if not _is_loopback(host):
+            raise ConfigError(f"the exchange serves this machine only: expected a loopback host, found {host!r}")
+        if speed is not None and not speed > 0.0:
+            raise ConfigError(f"speed: expected a positive number, found {speed}")
+        if rate_limit is not None and rate_limit < 1:
+            raise ConfigError(f"rate_limit: expected at least 1 request a minute, found {rate_limit}")
+        self.url = ""
+        self._exchange = Exchange(Market(bars, start), accounts)
+        self._host, self._port = host, port
+        self._speed, self._rate_limit = speed, rate_limit
+        self._state = state
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._used = False
+
+    def start(self) -> None:
+        """Serve from a daemon thread; returns when it listens.
+
+        Raises:
+            BrokerError: the port is taken, or the exchange was started before.
+            StorageError: the state is damaged, in use, or another exchange's.
+        """
+        listener, log = self._open()
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(listener, log, ready), name="nextbar-exchange", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+
+    def run(self, on_ready: Callable[[str], None] = lambda url: None) -> None:
+        """Serve in the foreground until SIGINT or SIGTERM; raises as ``start`` does.
+
+        ``on_ready`` is called with the URL once it listens: a client that connects now is served in a moment.
+        """
+        listener, log = self._open()
+        on_ready(self.url)
+        self._run(listener, log, threading.Event(), foreground=True)
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; a second time does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._loop is None or self._leave is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._leave.set)
+        thread.join()
+
+    def __enter__(self) -> ExchangeServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _open(self) -> tuple[socket.socket, ActionLog | None]:
+        """The listening socket and the log, or neither."""
+        if self._used:
+            raise BrokerError("this exchange was started before; make another ExchangeServer")
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self._host, self._port))
+            listener.listen(128)
+            log = None
+            if self._state is not None:
+                log = ActionLog(self._state, self._exchange.fingerprint)
+                try:
+                    self._exchange.restore(log)
+                except NextbarError:
+                    log.close()
+                    raise
+        except OSError as error:
+            listener.close()
+            raise BrokerError(
+                f"the exchange could not listen on {self._host}, port {self._port} ({error.strerror}); "
+                "stop what uses that port, or name another one"
+            ) from error
+        except NextbarError:
+            listener.close()
+            raise
+        self._used = True
+        host = f"[{self._host}]" if family == socket.AF_INET6 else self._host
+        self.url = f"http://{host}:{listener.getsockname()[1]}"
+        return listener, log
+
+    def _run(
+        self, listener: socket.socket, log: ActionLog | None, ready: threading.Event, foreground: bool = False
+    ) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._serve(listener, ready, foreground))
+        finally:
+            ready.set()
+            if log is not None:
+                log.close()
+
+    async def _serve(self, listener: socket.socket, ready: threading.Event, foreground: bool) -> None:
+        self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
+        if foreground:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.add_signal_handler(number, self._leave.set)
+        application = Application(self._exchange, speed=self._speed, rate_limit=self._rate_limit)
+        server = _Server(
+            uvicorn.Config(
+                application,
+                http="httptools",
+                ws="websockets-sansio",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=_SECONDS_KEPT_ALIVE,
+                ws_max_size=_MOST_BYTES_A_FRAME,
+                ws_per_message_deflate=False,
+            ),
+            leave=self._leave,
+            ready=ready,
+        )
+        walker = None
+        if self._speed is not None:
+            walker = asyncio.ensure_future(walk(self._exchange, speed=self._speed, begin=application.called_upon))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            if walker is not None:
+                walker.cancel()
+                await asyncio.gather(walker, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signals and without its ticking: it leaves when told to."""
+
+    def __init__(self, config: uvicorn.Config, *, leave: asyncio.Event, ready: threading.Event) -> None:
+        super().__init__(config)
+        self._leave = leave
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are the foreground's, not the server's."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Serve until told to leave."""
+        self._ready.set()
+        await self._leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what is open; a client that does not let go is dropped."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        deadline = asyncio.get_running_loop().time() + _SECONDS_TO_CLOSE
+        while self.server_state.connections or self.server_state.tasks:
+            if asyncio.get_running_loop().time() > deadline:
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+                for task in list(self.server_state.tasks):
+                    task.cancel()
+                await asyncio.sleep(0)
+                break
+            await asyncio.sleep(0.002)
+        for server in self.servers:
+            await server.wait_closed()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _loop_factory() -> Any:
+    """uvloop where there is one: it takes a third off a round trip."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
