@@ -53,6 +53,8 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 Timeframe = Annotated[
     str, _matching(r"[1-9][0-9]*[mh]|1d|1w", "minutes, hours, a day or a week, such as 5m, 1h, 1d, 1w")
 ]
+Feed = Literal["iex", "sip"]
+Adjustment = Literal["raw", "split", "dividend", "all"]
 Symbol = Annotated[str, _matching(r"\S+", "a symbol without spaces")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -136,6 +138,9 @@ class DataConfig(Section):
     columns: Mapping[str, str] | None = None
     timezone: str | None = None
     stamp: Literal["start", "end"] | None = None
+    start: Day | None = None
+    feed: Feed | None = None
+    adjustment: Adjustment | None = None
     warmup_bars: int = Field(default=300, ge=0)
 
 

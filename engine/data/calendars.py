@@ -49,6 +49,19 @@ def session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return _closes(calendar, positions)
 
 
+def session_hours(dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+    """UTC open and close of the New York session of each date, half days right; NaT where there is no session.
+
+    Args:
+        dates: naive midnights, in any order.
+    """
+    calendar = _calendar(dates)
+    positions = calendar.sessions.get_indexer(dates)
+    opens = pd.DatetimeIndex(calendar.opens.to_numpy()[positions], tz="UTC").as_unit("ns")
+    closed = positions < 0
+    return _blanked(opens, closed), _blanked(_closes(calendar, positions), closed)
+
+
 def last_session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """UTC close of the last New York session on or before each date: when a week that ends on that date is complete.
 
@@ -87,6 +100,10 @@ def last_bars_of_sessions(times: pd.DatetimeIndex) -> Callable[[int], bool]:
 
 def _closes(calendar: exchange_calendars.ExchangeCalendar, positions: np.ndarray) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(calendar.closes.to_numpy()[positions], tz="UTC").as_unit("ns")
+
+
+def _blanked(times: pd.DatetimeIndex, blank: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(times.where(~blank))
 
 
 def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:

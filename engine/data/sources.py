@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.config import DataConfig
+from engine.data.alpaca import load_alpaca
 from engine.data.bars import Bars
 from engine.data.files import load_files
 from engine.data.samples import SAMPLES, load_sample
@@ -16,9 +17,14 @@ from engine.data.tables import SUFFIXES
 from engine.data.timeframes import check_alignment
 from engine.errors import ConfigError
 
-SOURCES = (*(f"sample:{name}" for name in SAMPLES), "files")
+_SAMPLES = tuple(f"sample:{name}" for name in SAMPLES)
+SOURCES = (*_SAMPLES, "files", "alpaca")
 
-_READING_FILES = ("path", "columns", "timezone", "stamp")
+# Keys that one source alone reads.
+_READ_BY = {
+    **dict.fromkeys(("path", "columns", "timezone", "stamp"), "files"),
+    **dict.fromkeys(("start", "feed", "adjustment"), "alpaca"),
+}
 
 
 def load_bars(data: DataConfig, folder: Path) -> Bars:
@@ -29,21 +35,22 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
         folder: the run file's folder, which relative paths are relative to.
 
     Raises:
-        ConfigError: an unknown source, or a symbol or timeframe that the source lacks; a setting for files where
-            the source is not ``files``.
+        ConfigError: an unknown source, or a symbol or timeframe that the source lacks; a setting that only another
+            source reads.
         DataError: bars are missing, malformed or impossible.
+        BrokerError: Alpaca could not be reached, or refused.
     """
-    if data.source == "files":
-        bars = load_files(data, folder)
-        check_alignment({s: pd.DatetimeIndex(f.index) for s, f in bars.frames.items()}, bars.timeframe)
-        return bars
     if data.source not in SOURCES:
         close = difflib.get_close_matches(data.source, SOURCES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(SOURCES)}"
         raise ConfigError(f"data.source: unknown source {data.source}; {hint}")
-    for name in _READING_FILES:
-        if getattr(data, name) is not None:
-            raise ConfigError(f"data.{name}: only source: files reads it, found source: {data.source}; remove it")
+    for name, source in _READ_BY.items():
+        if source != data.source and getattr(data, name) is not None:
+            raise ConfigError(f"data.{name}: only source: {source} reads it, found source: {data.source}; remove it")
+    if data.source in ("files", "alpaca"):
+        bars = (load_files if data.source == "files" else load_alpaca)(data, folder)
+        check_alignment({s: pd.DatetimeIndex(f.index) for s, f in bars.frames.items()}, bars.timeframe)
+        return bars
     return _sample(
         data.source, data.symbols, data.timeframe, symbols_key="data.symbols", timeframe_key="data.timeframe"
     )
@@ -63,7 +70,7 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
     if data.benchmark is None:
         return None
     source, _, symbol = data.benchmark.partition("/")
-    if source in SOURCES and source != "files":
+    if source in _SAMPLES:
         symbols = SAMPLES[source.removeprefix("sample:")].symbols
         if not symbol and len(symbols) > 1:
             raise ConfigError(f"{key}: one symbol, found all of {source}; name one, as in {source}/{symbols[0]}")

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import Bars
-from engine.data.calendars import ZONE, last_bars_of_sessions, last_session_closes, session_closes, sessions_of
+from engine.data.calendars import (
+    ZONE,
+    last_bars_of_sessions,
+    last_session_closes,
+    session_closes,
+    session_hours,
+    sessions_of,
+)
 from engine.errors import DataError
 
 # From here on a regular session holds at most one whole bar, and the one after it is cut short by the close.
@@ -54,6 +61,20 @@ def bar_ends(starts: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
         return starts + duration(timeframe)
     days = starts.tz_convert(ZONE).tz_localize(None).normalize()
     return session_closes(days) if timeframe == "1d" else last_session_closes(days + pd.Timedelta(days=6))
+
+
+def in_session(ends: pd.DatetimeIndex, timeframe: str) -> np.ndarray:
+    """Whether each bar lies within the regular session of its day, from open to close: booleans, as long as ``ends``.
+
+    Bars before the open, after the close and on days without a session do not, nor does one that begins before the
+    open and reaches into the session (an hour's bar from 9:00). Days and weeks always do.
+    """
+    if not is_intraday(timeframe):
+        return np.ones(len(ends), dtype=bool)
+    days, day_of_bar = np.unique(sessions_of(ends).to_numpy(), return_inverse=True)
+    opens, closes = session_hours(pd.DatetimeIndex(days))
+    starts = ends - duration(timeframe)
+    return np.asarray((starts >= opens[day_of_bar]) & (ends <= closes[day_of_bar]))
 
 
 def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> None:

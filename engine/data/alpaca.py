@@ -1,0 +1,267 @@
+"""Bars from Alpaca's market data: the history of a run file, and what the live side asks for to warm up and catch up.
+
+alpaca-py is imported inside the functions: no other source pays for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from engine.config import Adjustment, DataConfig, Feed
+from engine.credentials import Credentials, find_credentials
+from engine.data.bars import COLUMNS, Bars
+from engine.data.calendars import ZONE
+from engine.data.timeframes import bar_ends, in_session, is_intraday
+from engine.data.validation import validated
+from engine.errors import BrokerError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from alpaca.common.exceptions import APIError
+    from alpaca.common.rest import RESTClient
+
+    Client = TypeVar("Client", bound=RESTClient)
+
+DEFAULT_FEED: Feed = "iex"
+DEFAULT_ADJUSTMENT: Adjustment = "all"
+
+# Seconds to connect, and to wait for the next byte of an answer.
+TIMEOUTS_SECONDS = (3.0, 10.0)
+
+# Alpaca takes "today" for a start that is not given. Its history is younger than this.
+_EARLIEST = pd.Timestamp("2000-01-01", tz="UTC")
+
+# Minutes outside of the regular session on one day, which come with the bars and are left out: 4:00 to 20:00 but 6.5 h.
+_OUT_OF_SESSION = 570
+
+_KEYS = ("o", "h", "l", "c", "v")
+
+
+def load_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = None) -> Bars:
+    """The run file's bars from ``data.start`` to the last one that is complete.
+
+    Keys come from the environment, or from ``.env`` in the working folder or beside the run file.
+
+    Args:
+        data: symbols, timeframe, start, feed and adjustment are used.
+        folder: the run file's folder.
+        now: the present moment, UTC; the machine's clock, if None.
+
+    Raises:
+        ConfigError: no start, or a timeframe that Alpaca has not.
+        BrokerError: no keys; Alpaca refused, failed or was not reached.
+        DataError: a symbol without bars, or with such as cannot be.
+    """
+    if data.start is None:
+        raise ConfigError("data.start: source alpaca needs the first day to fetch; add one, as in start: today-40")
+    feed, adjustment = data.feed or DEFAULT_FEED, data.adjustment or DEFAULT_ADJUSTMENT
+    frames = fetch_bars(
+        find_credentials(folder),
+        sorted(data.symbols),
+        data.timeframe,
+        start=pd.Timestamp(data.start, tz=ZONE),
+        feed=feed,
+        adjustment=adjustment,
+        now=now,
+    )
+    for symbol, frame in frames.items():
+        if len(frame) < 2:
+            raise DataError(
+                f"alpaca, {symbol}: at least two bars are needed, and the {feed} feed has {len(frame) or 'none'} of "
+                f"{data.timeframe} since {data.start}; check the symbol, or set data.start to an earlier day"
+            )
+    return Bars(
+        frames=frames,
+        timeframe=data.timeframe,
+        adjustment="none" if adjustment == "raw" else adjustment,
+        source=data.source,
+    )
+
+
+def fetch_bars(
+    credentials: Credentials,
+    symbols: Sequence[str],
+    timeframe: str,
+    *,
+    start: pd.Timestamp | None,
+    end: pd.Timestamp | None = None,
+    limit: int | None = None,
+    feed: Feed = DEFAULT_FEED,
+    adjustment: Adjustment = DEFAULT_ADJUSTMENT,
+    now: pd.Timestamp | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Canonical frames (see ``Bars``) of complete bars of the regular session, one for each symbol; may be empty.
+
+    Args:
+        start: bars begin at or after it; None, with a limit, for as far back as needed.
+        end: bars are complete at or before it. None leaves it to Alpaca, which stops 15 minutes ago where the
+            account may not see the newest bars of the SIP feed.
+        limit: the *last* so many bars of each symbol, of which there may be fewer.
+        feed: ``iex`` (one exchange, 3 to 4 % of the volume) or ``sip`` (all exchanges).
+        adjustment: ``raw``, ``split``, ``dividend`` or ``all``, as of now.
+        now: the present moment, UTC: no later bar is complete. The machine's clock, if None.
+
+    Raises:
+        ConfigError: a timeframe that Alpaca has not.
+        BrokerError: Alpaca refused, failed or was not reached.
+        DataError: bars that cannot be.
+    """
+    from alpaca.common.enums import Sort
+    from alpaca.data.enums import Adjustment as AlpacaAdjustment
+    from alpaca.data.enums import DataFeed
+    from alpaca.data.historical.stock import StockHistoricalDataClient
+    from alpaca.data.requests import StockBarsRequest
+
+    now = pd.Timestamp.now("UTC") if now is None else now
+    complete = now if end is None else min(now, end)
+    client = with_timeouts(
+        StockHistoricalDataClient(credentials.key, credentials.secret, raw_data=True, url_override=credentials.data_url)
+    )
+    asked = {
+        "timeframe": _alpaca_timeframe(timeframe),
+        "start": _instant(_EARLIEST if start is None else start),
+        "feed": DataFeed(feed),
+        "adjustment": AlpacaAdjustment(adjustment),
+    }
+
+    def ask(symbols: Sequence[str], **more: Any) -> Mapping[str, list[Mapping[str, Any]]]:
+        request = StockBarsRequest(symbol_or_symbols=list(symbols), **asked, **more)
+        return _answer(client, request, credentials=credentials, feed=feed)
+
+    def frame(symbol: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+        return _frame(symbol, rows, timeframe, complete=complete)
+
+    def last(symbol: str, limit: int) -> pd.DataFrame:
+        """Newest bars first, and on into the past until enough of them lie in the session."""
+        page_limit = 2 * limit + _OUT_OF_SESSION if is_intraday(timeframe) else limit + 1
+        newest = None if end is None else complete
+        rows: list[Mapping[str, Any]] = []
+        while True:
+            more = {} if newest is None else {"end": _instant(newest)}
+            page = ask([symbol], limit=page_limit, sort=Sort.DESC, **more).get(symbol, [])
+            rows.extend(page)
+            bars = frame(symbol, reversed(rows))
+            if len(bars) >= limit or len(page) < page_limit:
+                return bars.iloc[max(0, len(bars) - limit) :]
+            newest = pd.Timestamp(page[-1]["t"]) - pd.Timedelta(microseconds=1)
+
+    try:
+        if limit is not None:
+            return {symbol: last(symbol, limit) for symbol in symbols}
+        rows = ask(symbols) if end is None else ask(symbols, end=_instant(complete))
+        return {symbol: frame(symbol, rows.get(symbol, [])) for symbol in symbols}
+    finally:
+        client._session.close()
+
+
+def with_timeouts(client: Client) -> Client:
+    """The same REST client, whose requests end: alpaca-py sets no time-out, and a mute server would hang it for ever.
+
+    On this machine it asks no proxy, whatever the environment says.
+    """
+    session = client._session
+    session.request = functools.partial(session.request, timeout=TIMEOUTS_SECONDS)  # type: ignore[method-assign]
+    session.trust_env = str(client._base_url).startswith("https:")
+    return client
+
+
+def _alpaca_timeframe(timeframe: str) -> Any:
+    from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
+
+    amount, unit = int(timeframe[:-1]), timeframe[-1]
+    if unit == "m" and amount % 60 == 0:
+        amount, unit = amount // 60, "h"
+    units = {"m": TimeFrameUnit.Minute, "h": TimeFrameUnit.Hour, "d": TimeFrameUnit.Day, "w": TimeFrameUnit.Week}
+    try:
+        return TimeFrame(amount, units[unit])
+    except ValueError:
+        raise ConfigError(
+            f"data.timeframe: Alpaca has bars of 1 to 59 minutes, of 1 to 23 hours, of a day and of a week, "
+            f"found {timeframe}"
+        ) from None
+
+
+def _instant(time: pd.Timestamp) -> Any:
+    """As the SDK takes it: its times have microseconds."""
+    return time.floor("us").to_pydatetime()
+
+
+def _frame(symbol: str, rows: Iterable[Mapping[str, Any]], timeframe: str, *, complete: pd.Timestamp) -> pd.DataFrame:
+    """Alpaca's rows in the order of time, as a canonical frame without what is not complete or out of session."""
+    rows = list(rows)
+    try:
+        starts = pd.DatetimeIndex(pd.to_datetime([row["t"] for row in rows], utc=True, format="ISO8601")).as_unit("ns")
+        columns = zip(COLUMNS, _KEYS, strict=True)
+        values = {name: np.array([row[key] for row in rows], dtype=np.float64) for name, key in columns}
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BrokerError(
+            f"Alpaca's answer for {symbol} holds what is no bar ({problem}); expected t, o, h, "
+            "l, c and v in each; try again later"
+        ) from error
+    ends = bar_ends(starts, timeframe).rename("time")
+    kept = pd.DataFrame(values, index=ends)[in_session(ends, timeframe) & (ends <= complete)]
+    if len(kept) == 1:
+        # A history of one bar is refused, but to catch up one may be all that is missing: check it beside its double.
+        return validated(pd.concat([kept.shift(freq=pd.Timedelta(-1)), kept]), symbol=symbol, origin="alpaca").iloc[1:]
+    return validated(kept, symbol=symbol, origin="alpaca") if len(kept) else kept
+
+
+def _answer(
+    client: Any, request: Any, *, credentials: Credentials, feed: Feed
+) -> Mapping[str, list[Mapping[str, Any]]]:
+    """All pages of the answer, by symbol; every failure as a BrokerError."""
+    import requests
+    from alpaca.common.exceptions import APIError
+
+    try:
+        answer: Mapping[str, list[Mapping[str, Any]]] = client.get_stock_bars(request)
+    except APIError as error:
+        raise BrokerError(_refusal(error, credentials=credentials, feed=feed)) from error
+    except requests.Timeout as error:
+        raise BrokerError(
+            f"Alpaca's market data at {client._base_url} gave no answer in time; try again later"
+        ) from error
+    except requests.JSONDecodeError as error:
+        raise BrokerError(f"Alpaca's market data at {client._base_url} answered with what is no JSON") from error
+    except requests.RequestException as error:
+        raise BrokerError(
+            f"Alpaca's market data at {client._base_url} could not be reached ({type(error).__name__}); "
+            "check the network, and try again"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BrokerError(
+            f"Alpaca's market data at {client._base_url} answered with what are no bars ({type(error).__name__}); "
+            "try again later"
+        ) from error
+    return answer
+
+
+def _refusal(error: APIError, *, credentials: Credentials, feed: Feed) -> str:
+    status = error.status_code
+    said = f"{status}: {_said(error)}"
+    if status in (401, 403):
+        sip = ", or set data.feed: iex, which every account may read" if feed == "sip" else ""
+        return (
+            f"Alpaca refused the key {credentials.masked} bars of the {feed} feed ({said}); check APCA_API_KEY_ID and "
+            f"APCA_API_SECRET_KEY{sip}"
+        )
+    if status == 429:
+        return f"Alpaca was asked for more than it allows in a minute ({said}); wait a minute, and try again"
+    if status >= 500:
+        return f"Alpaca's market data failed ({said}); try again later"
+    return f"Alpaca refused the request for bars ({said}); check data.symbols, data.timeframe and data.start"
+
+
+def _said(error: APIError) -> str:
+    """The server's words, on one line. The SDK's own ``code`` and ``message`` raise where an answer has none."""
+    try:
+        text = error.response.json()["message"]
+    except (KeyError, TypeError, ValueError):
+        text = str(error)
+    return " ".join(str(text).split())[:200] or "no reason given"
