@@ -15,9 +15,10 @@ from engine.cerebro.broker import Broker
 from engine.cerebro.clock import to_days, to_nanoseconds
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine, descendants
+from engine.cerebro.running import run_engine
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
-from engine.errors import DataError, LookAheadError, NextbarError, StrategyError
+from engine.errors import DataError, LookAheadError
 from engine.trading.ledger import Ledger
 from engine.trading.orders import QUANTITY_PLACES, Order
 from engine.trading.trades import Trade, round_trips
@@ -88,19 +89,11 @@ def simulate(
     for symbol, frame in bars.frames.items():
         engine.adddata(ArrayFeed(dataname=frame, name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
     engine.addstrategy(strategy, **arguments)
+    run_engine(engine, strategy.__name__)
     try:
-        engine.run()
         indicators = _check_indicators(engine, bars, strategy, arguments)
-    except SystemExit as error:
-        raise StrategyError(f"{strategy.__name__} ended the process at {_bar(engine)}; a strategy may not") from error
-    except NextbarError as error:
-        if isinstance(error, StrategyError):
-            raise type(error)(f"{strategy.__name__} at {_bar(engine)}: {error}") from error
-        raise
-    except Exception as error:
-        raise StrategyError(f"{strategy.__name__} raised {type(error).__name__} at {_bar(engine)}: {error}") from error
-    if engine.stopped:
-        raise StrategyError(f"{strategy.__name__} stopped the run at {_bar(engine)}; end the span there instead")
+    except LookAheadError as error:
+        raise LookAheadError(f"{strategy.__name__}: {error}") from error
     venue = venue_broker.venue
     closes = {symbol: frame["close"] for symbol, frame in bars.frames.items()}
     return Simulation(
@@ -190,12 +183,6 @@ def _decision_times(bars: Bars, start: pd.Timestamp | None) -> pd.DatetimeIndex:
     if times.empty:
         raise DataError(f"no symbol has a bar at or after {start}; choose another span")
     return times
-
-
-def _bar(engine: Engine) -> str:
-    if not engine.time:
-        return "the start, before the first bar"
-    return f"bar {engine.steps} ({pd.Timestamp(to_nanoseconds(engine.time), tz='UTC'):%Y-%m-%d %H:%M} UTC)"
 
 
 def equity_curve(

@@ -198,10 +198,7 @@ class Venue:
             bars: the new bar of each symbol that has one at this time.
         """
         events: list[Event] = []
-        # What is known at the open: valuing by this bar's close would be a look ahead.
-        opens = {s: bars[s].open if s in bars else self.prices[s] for s in {*self.ledger.positions, *bars}}
-        if self._interest_session >= 0 and session > self._interest_session:
-            self.ledger.charge_interest(time, session - self._interest_session, opens, self.costs)
+        opens = self._accrue(time, session, bars)
         for order in list(self.open_orders.values()):
             if order.time_in_force == "day" and -1 < order.session < session and order.alive:
                 events += self._end(order, OrderStatus.EXPIRED, "day order: its session ended")
@@ -214,8 +211,18 @@ class Venue:
             for order in list(self.open_orders.values()):
                 if order.time_in_force == "day" and order.session == session and order.alive:
                     events += self._end(order, OrderStatus.EXPIRED, "day order: its session ended")
-        self._interest_session = session
         return events
+
+    def _accrue(self, time: int, session: int, bars: Mapping[str, Bar]) -> Mapping[str, float]:
+        """Charge the interest of the days since the last session; the prices it is charged at.
+
+        They are what is known at the open: valuing by this bar's close would be a look ahead.
+        """
+        opens = {s: bars[s].open if s in bars else self.prices[s] for s in {*self.ledger.positions, *bars}}
+        if self._interest_session >= 0 and session > self._interest_session:
+            self.ledger.charge_interest(time, session - self._interest_session, opens, self.costs)
+        self._interest_session = session
+        return opens
 
     def _begin_days(self, time: int, session: int) -> None:
         """An order's day is the first session that has a bar, of any symbol, after its decision or its waking."""
@@ -309,24 +316,32 @@ class Venue:
             decided=order.decided,
             time=step.time,
         )
-        self.ledger.apply(fill)
-        order.filled_quantity = round(order.filled_quantity + quantity, QUANTITY_PLACES)
+        self._book(order, fill)
         if quantity > wanted - QUANTITY_EPSILON:
             order.status = OrderStatus.FILLED
         else:
             order.status = OrderStatus.CANCELED
             order.reason = f"cut to {quantity:g} of {wanted:g}: {shortfall}"
-        self.open_orders.pop(order.id, None)
         step.events.append(Event(order, fill))
+        return self._conclude(order, step.events)
+
+    def _book(self, order: Order, fill: Fill) -> None:
+        """Book a fill in the ledger and on its order."""
+        self.ledger.apply(fill)
+        order.filled_quantity = round(order.filled_quantity + fill.quantity, QUANTITY_PLACES)
+
+    def _conclude(self, order: Order, events: list[Event]) -> list[Order]:
+        """What follows from the end of an order that was filled, in part or whole; the legs that this wakes."""
+        self.open_orders.pop(order.id, None)
         woken: list[Order] = []
         for other in list(self.open_orders.values()):
             if other.parent is order and other.status is OrderStatus.HELD:
                 other.status, other.parent_filled = OrderStatus.ACCEPTED, order.filled_quantity
-                step.events.append(Event(other, None))
+                events.append(Event(other, None))
                 woken.append(other)
             elif order.group and other.group == order.group and other.alive:
                 # Cut or complete, this order is over, and the position is what its partner was there to make or close.
-                step.events.extend(self._end(other, OrderStatus.CANCELED, f"order {order.id} of its group was filled"))
+                events.extend(self._end(other, OrderStatus.CANCELED, f"order {order.id} of its group was filled"))
         return woken
 
     def _fillable(self, order: Order, wanted: float, price: float, opens: Mapping[str, float]) -> tuple[float, str]:

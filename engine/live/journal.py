@@ -1,0 +1,204 @@
+"""The journal of a paper run: everything that was seen, decided and done, in one ordered log on disk.
+
+What must not be lost (an intent, before it is sent) is on the disk before ``commit(durable=True)`` returns; the rest
+is on the disk soon after. Reading goes on while a run writes. Entries are never changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.errors import DataError, StorageError
+
+SCHEMA = 1
+FILE = "journal.sqlite"
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log (
+    entry INTEGER PRIMARY KEY AUTOINCREMENT, written INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
+);
+"""
+
+
+class Entry(NamedTuple):
+    """One entry: its number, when it was written (UTC ns), its kind and its content."""
+
+    number: int
+    written: int
+    kind: str
+    body: dict[str, Any]
+
+
+class Journal:
+    """One run's journal, written by one process and one thread.
+
+    Kinds of entries, in the order in which a step writes them:
+        ``history`` (bars before the first decision), ``bars`` (of one step), ``late`` and ``revision`` (bars that came
+        too late to be decided on, and changed ones), ``update`` (a trade update as it came), ``fill`` (as booked),
+        ``forecast``, ``decision``, ``intent`` (an order, before it is sent), ``ack`` and ``turned_down`` (what the
+        broker answered), ``withdrawal``, ``latency``; and ``account``, ``connection``, ``halt``, ``end`` as they come.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: int | None) -> None:
+        self._connection = connection
+        self._lock = lock
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, about: Mapping[str, Any]) -> Journal:
+        """A new journal; ``about`` says whose it is: at least ``run``.
+
+        Raises:
+            StorageError: it is there already, or cannot be written.
+        """
+        if path.exists():
+            raise StorageError(f"{path}: there is a journal already; a run has one of its own")
+        journal = cls._open(path, create=True)
+        with _explained(path):
+            journal._connection.executemany(
+                "INSERT INTO about VALUES (?, ?)",
+                [(name, json.dumps(value)) for name, value in {"schema": SCHEMA, **about}.items()],
+            )
+            journal._connection.commit()
+        return journal
+
+    @classmethod
+    def _open(cls, path: Path, *, create: bool) -> Journal:
+        with _explained(path):
+            lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise StorageError(
+                    f"{path}: another process is trading this run; stop it first, or follow it with nextbar report"
+                ) from None
+            connection = sqlite3.connect(path, isolation_level="IMMEDIATE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            if create:
+                connection.executescript(_TABLES)
+        return cls(connection, path, lock)
+
+    @classmethod
+    def read_only(cls, path: Path, *, run: str | None = None) -> Journal:
+        """A journal to read, of a finished run or of one that is still going on.
+
+        Raises:
+            DataError: there is none, it is damaged, of another run or of another schema.
+        """
+        if not path.is_file():
+            raise DataError(f"{path}: no journal; only paper runs have one")
+        try:
+            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            about = dict(connection.execute("SELECT name, value FROM about"))
+        except sqlite3.Error as error:
+            raise DataError(f"{path}: the journal cannot be read ({error}); it is damaged, or no journal") from error
+        journal = cls(connection, path, None)
+        found = json.loads(about.get("schema", "null"))
+        if found != SCHEMA:
+            raise DataError(
+                f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
+            )
+        owner = json.loads(about.get("run", "null"))
+        if run is not None and owner != run:
+            raise DataError(f"{path}: the journal is of the run {owner}, expected {run}; it was moved here by mistake")
+        return journal
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Whose journal this is."""
+        rows = self._connection.execute("SELECT name, value FROM about")
+        return {name: json.loads(value) for name, value in rows}
+
+    def write(self, kind: str, /, **body: Any) -> None:
+        """Append an entry. It is on the disk after the next ``commit``, and lost as a whole if there is none."""
+        try:
+            self._connection.execute(
+                "INSERT INTO log (written, kind, body) VALUES (?, ?, ?)",
+                (time.time_ns(), kind, json.dumps(_plain(body), separators=(",", ":"), allow_nan=False)),
+            )
+        except sqlite3.Error as error:
+            raise _storage_error(self.path, error) from error
+
+    def commit(self, *, durable: bool = False) -> None:
+        """Make what was written part of the journal; ``durable``: on the disk before this returns."""
+        with _explained(self.path):
+            if durable:
+                # The level of safety belongs to the connection, and changes only between transactions: what is
+                # pending goes first, and the sync of the second commit covers both.
+                self._connection.commit()
+                self._connection.execute("PRAGMA synchronous=FULL")
+                self._connection.execute("UPDATE about SET value = value WHERE name = 'schema'")
+                self._connection.commit()
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+            else:
+                self._connection.commit()
+
+    def entries(self, *kinds: str) -> Iterator[Entry]:
+        """The entries of these kinds (all, if none is named), in order.
+
+        Raises:
+            DataError: the journal is damaged from some entry on.
+        """
+        chosen = f"WHERE kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        try:
+            rows = self._connection.execute(
+                f"SELECT entry, written, kind, body FROM log {chosen} ORDER BY entry", kinds
+            )
+            for number, written, kind, body in rows:
+                yield Entry(number, written, kind, json.loads(body))
+        except (sqlite3.Error, ValueError) as error:
+            raise DataError(f"{self.path}: the journal is damaged ({error})") from error
+
+    def close(self) -> None:
+        """Commit and let go of the file."""
+        try:
+            with _explained(self.path):
+                self._connection.commit()
+        finally:
+            self._connection.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+
+class _explained:
+    """Turns what SQLite and the system say about a file into one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error | OSError):
+            raise _storage_error(self._path, error) from error
+
+
+def _storage_error(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"{path}: the journal cannot be written ({getattr(error, 'strerror', None) or error}); nothing is traded "
+        "without it: free some space, or make the folder writable"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: it is written as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

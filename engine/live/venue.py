@@ -1,0 +1,298 @@
+"""Our picture of the account at the broker: the venue of ``engine.trading``, filled by trade updates, not by matching.
+
+What the strategy asks for is checked at once by the same rules as in a backtest, so that it gets the same answer; it
+leaves the house once the strategy has decided, a bracket as one order. The broker's updates are booked at the next
+step, in the order in which they came. The consequences of a fill (legs that wake, partners that end) are drawn here
+as in a backtest, and what the broker says of them confirms it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic_ns
+from typing import Any, NamedTuple, Protocol
+
+from engine.live.desk import Desk, Receipt, TurnedDown
+from engine.live.inbox import UpdateMessage
+from engine.trading import matching
+from engine.trading.orders import QUANTITY_EPSILON, SIDE_NAMES, Fill, Order, OrderStatus
+from engine.trading.venue import Bar, Event, Venue
+
+_KEPT_LATENCIES = 10_000
+
+
+class Log(Protocol):
+    """The part of a journal that the venue writes."""
+
+    def write(self, kind: str, /, **body: Any) -> None:
+        """Append an entry."""
+
+    def commit(self, *, durable: bool = False) -> None:
+        """Make the entries part of the journal."""
+
+
+class _Withdrawal(NamedTuple):
+    """An order that the strategy has cancelled after it was sent."""
+
+    order: Order
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveVenue(Venue):
+    """An account at the broker.
+
+    Attributes:
+        desk: the way to the broker.
+        log: where intents, answers, updates and fills are written.
+        run: short name of the run, for client order ids.
+        may_open: why no order that opens a position may be sent now, or empty; limits on the wall clock.
+        clock: monotonic ns, as the messages' times of receipt.
+        late_fills: fills of orders that the strategy had cancelled; booked, and told nobody.
+        fill_latencies: from the sending of an order to the receipt of its fill, ns, the last ones.
+    """
+
+    desk: Desk
+    log: Log
+    run: str
+    may_open: Callable[[], str] = lambda: ""
+    clock: Callable[[], int] = monotonic_ns
+    news: Sequence[object] = ("the broker may have told something",)
+    late_fills: int = 0
+    fill_latencies: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
+    _outbox: list[Order | _Withdrawal] = field(default_factory=list)
+    _remote: dict[str, Order] = field(default_factory=dict)
+    _ids: dict[int, str] = field(default_factory=dict)
+    _sent: dict[int, int] = field(default_factory=dict)
+    _told: list[Event] = field(default_factory=list)
+    _executions: set[str] = field(default_factory=set)
+
+    # --- what the strategy asks ------------------------------------------------------------------------------------
+
+    def submit(self, order: Order) -> bool:
+        """Accept the order as a backtest would, to be sent after the decision; or reject it with a reason."""
+        if order.group > 0:
+            order.status = OrderStatus.REJECTED
+            order.reason = "pairs of orders that cancel one another (oco) are not sent to Alpaca; use a bracket"
+            return False
+        held = self.ledger.quantity(order.symbol)
+        reason = self.may_open() if order.parent is None and held * order.side >= 0.0 else ""
+        if reason:
+            order.status, order.reason = OrderStatus.REFUSED, reason
+            return False
+        if not Venue.submit(self, order):
+            return False
+        self._outbox.append(order)
+        return True
+
+    def cancel(self, order: Order, reason: str = "canceled by the strategy") -> list[Event]:
+        """End a live order here and now; the broker is told after the decision.
+
+        Where the broker fills it all the same, the fill is booked when it comes.
+        """
+        events = Venue.cancel(self, order, reason)
+        unsent = [other for other in self._outbox if isinstance(other, Order) and not other.alive]
+        if unsent:
+            self._outbox = [action for action in self._outbox if action not in unsent]
+        if events and order not in unsent:
+            self._outbox.append(_Withdrawal(order))
+        return events
+
+    # --- what leaves the house -------------------------------------------------------------------------------------
+
+    def flush(self) -> int:
+        """Send what was decided, in the order in which it was; the number of orders sent.
+
+        Every order stands in the journal, on the disk, before it is sent.
+        """
+        if not self._outbox:
+            return 0
+        actions, self._outbox = self._outbox, []
+        bundles: dict[int, list[Order]] = {}
+        for action in actions:
+            if isinstance(action, Order) and action.parent is not None:
+                bundles.setdefault(action.parent.id, []).append(action)
+        for action in actions:
+            if isinstance(action, _Withdrawal):
+                self.log.write("withdrawal", order=action.order.id, broker_id=self._ids.get(action.order.id))
+        self.log.commit(durable=True)
+        sent = 0
+        for action in actions:
+            if isinstance(action, _Withdrawal):
+                if action.order.id in self._ids:
+                    self.desk.withdraw(self._ids[action.order.id])
+            elif action.parent is None:
+                sent += self._send(action, bundles.get(action.id, []))
+        self.log.commit()
+        return sent
+
+    def _send(self, order: Order, legs: list[Order]) -> bool:
+        try:
+            receipt = self.desk.send(order, legs, self.client_id(order))
+        except TurnedDown as error:
+            self.log.write("turned_down", order=order.id, reason=str(error))
+            self._told += self._end(order, OrderStatus.REJECTED, f"turned down by the broker: {error}")
+            return False
+        self._sent[order.id] = self.clock()
+        self._learn(order, legs, receipt)
+        self.log.write("ack", order=order.id, broker_id=receipt.id, legs=list(receipt.legs))
+        return True
+
+    def _learn(self, order: Order, legs: list[Order], receipt: Receipt) -> None:
+        for own, remote in zip((order, *legs), (receipt.id, *receipt.legs), strict=True):
+            self._remote[remote] = own
+            self._ids[own.id] = remote
+
+    def client_id(self, order: Order) -> str:
+        """The order's id for the broker: run, decision bar, symbol and number; unique, and the same on a second try."""
+        moment = datetime.fromtimestamp(order.decided // 1_000_000_000, tz=UTC)
+        return f"{self.run}-{moment:%Y%m%dT%H%M%S}-{order.symbol}-{order.id}"
+
+    def forget(self, order: Order) -> None:
+        """Let go of an order that has ended some time ago."""
+        self._sent.pop(order.id, None)
+        self._remote.pop(self._ids.pop(order.id, ""), None)
+
+    # --- what the broker tells -------------------------------------------------------------------------------------
+
+    def on_bars(self, *, time: int, session: int, session_ends: bool, bars: Mapping[str, Bar]) -> list[Event]:
+        """Charge interest, then book what the broker has told since the last step; ``time`` is when it is booked."""
+        self._accrue(time, session, bars)
+        events, self._told = self._told, []
+        for message in self.desk.take_updates():
+            events += self._take(message, time, bars)
+        return events
+
+    def _take(self, message: UpdateMessage, time: int, bars: Mapping[str, Bar]) -> list[Event]:
+        fields = message.fields
+        remote = fields["order"]
+        order = self._remote.get(str(remote["id"]))
+        event = str(fields["event"])
+        execution = str(fields.get("execution_id") or "")
+        self.log.write(
+            "update",
+            event=event,
+            order=None if order is None else order.id,
+            broker_id=str(remote["id"]),
+            client_id=remote.get("client_order_id"),
+            symbol=remote.get("symbol"),
+            execution=execution,
+            quantity=_number(fields.get("qty")),
+            price=_number(fields.get("price")),
+            filled_quantity=_number(remote.get("filled_qty")),
+            at=fields.get("timestamp"),
+            received=message.received,
+        )
+        if order is None:
+            return []  # somebody else's order on this account: seen, and left alone
+        if event in ("fill", "partial_fill"):
+            if execution and execution in self._executions:
+                return []
+            self._executions.add(execution)
+            return self._filled(order, fields, time, bars, last=event == "fill", received=message.received)
+        if not order.alive:
+            return []
+        if event == "expired":
+            return self._end(order, OrderStatus.EXPIRED, "day order: its session ended")
+        if event in ("canceled", "rejected", "done_for_day", "replaced"):
+            if order.filled_quantity > 0.0:
+                order.status, order.reason = OrderStatus.CANCELED, "the broker filled it in part and ended it"
+                events = [Event(order, None)]
+                self._conclude(order, events)
+                return events
+            return self._end(order, OrderStatus.CANCELED, f"{event} by the broker")
+        return []
+
+    def _filled(
+        self, order: Order, fields: Mapping[str, Any], time: int, bars: Mapping[str, Bar], *, last: bool, received: int
+    ) -> list[Event]:
+        total = float(fields["order"]["filled_qty"])
+        # The cumulative quantity tells of fills that were missed; what was booked already is not booked again.
+        quantity = total - order.filled_quantity
+        if quantity <= QUANTITY_EPSILON:
+            return []
+        quantity = float(fields["qty"]) if abs(float(fields["qty"]) - quantity) <= QUANTITY_EPSILON else quantity
+        price = float(fields["price"])
+        fill = Fill(
+            order_id=order.id,
+            symbol=order.symbol,
+            side=order.side,
+            quantity=quantity,
+            price=price,
+            reference_price=_reference(order, bars.get(order.symbol), price),
+            commission=self.costs.commission(quantity, price),
+            decided=order.decided,
+            time=time,
+        )
+        self._book(order, fill)
+        self.log.write("fill", **fill_fields(fill))
+        if order.id in self._sent:
+            self.fill_latencies.append(received - self._sent[order.id])
+        known = order.alive
+        events = [Event(order, fill)]
+        if last and known:
+            order.status = OrderStatus.FILLED
+            self._conclude(order, events)
+        if known:
+            return events
+        # The strategy had cancelled it, and the broker was quicker: the position is what counts.
+        self.late_fills += 1
+        return []
+
+
+def order_fields(order: Order, client_id: str) -> dict[str, Any]:
+    """An order as an intent in the journal."""
+    return {
+        "order": order.id,
+        "client_id": client_id,
+        "decided": order.decided,
+        "symbol": order.symbol,
+        "side": SIDE_NAMES[order.side],
+        "quantity": order.quantity,
+        "type": order.type,
+        "limit_price": order.limit_price,
+        "stop_price": order.stop_price,
+        "time_in_force": order.time_in_force,
+        "parent": None if order.parent is None else order.parent.id,
+        "status": order.status.value,
+        "reason": order.reason,
+    }
+
+
+def fill_fields(fill: Fill) -> dict[str, Any]:
+    """A fill as it is booked, for the journal."""
+    return {
+        "order": fill.order_id,
+        "symbol": fill.symbol,
+        "side": SIDE_NAMES[fill.side],
+        "quantity": fill.quantity,
+        "price": fill.price,
+        "reference_price": fill.reference_price,
+        "commission": fill.commission,
+        "decided": fill.decided,
+        "time": fill.time,
+    }
+
+
+def _reference(order: Order, bar: Bar | None, price: float) -> float:
+    """The price before slippage at which the matcher would have filled the order in this bar, else the price paid."""
+    if bar is None:
+        return price
+    kind = matching.TYPE_CODES[order.type]
+    candidates = (
+        matching.price_at_open(kind, order.side, order.limit_price, order.stop_price, order.triggered, bar.open),
+        matching.price_of_stop(kind, order.side, order.limit_price, order.stop_price, bar.high, bar.low)
+        if "stop" in order.type
+        else math.nan,
+        matching.price_of_limit(order.side, order.limit_price, bar.high, bar.low)
+        if "limit" in order.type
+        else math.nan,
+    )
+    return next((candidate for candidate in candidates if not math.isnan(candidate)), price)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,132 @@
+"""What a backtest and a paper run have in common before the first bar: bars, bundle, strategy, period."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import backtrader as bt
+import pandas as pd
+
+from engine.config import RiskConfig, RunConfig, SpanName
+from engine.data.bars import Bars
+from engine.data.cuts import with_history
+from engine.data.sources import load_bars, load_benchmark
+from engine.data.timeframes import session_ends
+from engine.errors import BundleError
+from engine.simulation.simulate import Simulation, simulate
+from strategies.buy_and_hold import BuyAndHold
+from strategies.loading import LoadedStrategy, load_strategy
+from strategies.rule import Context
+from strategies.runner import RuleStrategy
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
+
+Period = tuple[date, date]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that can begin.
+
+    Attributes:
+        bars: all bars of the run file's source.
+        benchmark: the bars that results are compared with, if any.
+        forecaster: the run file's model, if any.
+        strategy: its class and arguments.
+        warmup: bars before the first decision that the indicators see.
+        remarks: what does not quite fit the bundle, one sentence each.
+    """
+
+    config: RunConfig
+    bars: Bars
+    benchmark: Bars | None
+    forecaster: Forecaster | None
+    strategy: LoadedStrategy
+    warmup: int
+    remarks: tuple[str, ...]
+
+    def cut(self, period: Period) -> tuple[Bars, pd.Timestamp, tuple[str, ...]]:
+        """The period's bars with their warm-up, the end of its first bar, and the symbols that have none in it."""
+        return with_history(self.bars, period, warmup=self.warmup)
+
+
+def prepare(config: RunConfig, *, root: Path) -> Prepared:
+    """Load what the run file names and check that it fits together.
+
+    Raises:
+        ConfigError, BundleError: the run file or its bundle cannot be used.
+        DataError: bars are missing or malformed.
+        StrategyError: the strategy could not be loaded.
+    """
+    bars = load_bars(config.data, config.folder)
+    forecaster, remarks = _forecaster(config, bars, root)
+    return Prepared(
+        config=config,
+        bars=bars,
+        benchmark=load_benchmark(config.data, config.folder),
+        forecaster=forecaster,
+        strategy=load_strategy(config, Context.of(config, forecaster)),
+        warmup=max(config.data.warmup_bars, forecaster.memory if forecaster else 0),
+        remarks=remarks,
+    )
+
+
+def _forecaster(config: RunConfig, bars: Bars, root: Path) -> tuple[Forecaster | None, tuple[str, ...]]:
+    if config.model is None:
+        return None, ()
+    # Seconds of imports that a run without a model does not pay.
+    from models.bundle import check_fit, find_bundle
+    from models.forecaster import Forecaster
+
+    forecaster = Forecaster.load(find_bundle(config, root / "bundles"))
+    return forecaster, check_fit(forecaster.bundle, config, bars)
+
+
+def refuse_seen_bars(forecasters: Iterable[Forecaster], span: SpanName, period: Period) -> bool:
+    """Whether a bundle knows bars of the period, or later ones; refused when seen bars were not asked for by name."""
+    for forecaster in forecasters:
+        last_seen = forecaster.bundle.record.last_seen
+        if period[0] > last_seen:
+            continue
+        if span != "test":
+            return True
+        raise BundleError(
+            f"spans.test: {period[0]} to {period[1]} begins before {last_seen}, the last bar that the bundle "
+            f"{forecaster.bundle.path.name} was trained or chosen on; test on later bars, or ask for seen bars by "
+            "name with --span train or --span validate"
+        )
+    return False
+
+
+def simulated(
+    config: RunConfig,
+    bars: Bars,
+    strategy: type[bt.Strategy],
+    arguments: Mapping[str, Any],
+    *,
+    start: pd.Timestamp,
+    **more: Any,
+) -> Simulation:
+    """The strategy on these bars with the run file's account and limits; see ``simulate``."""
+    return simulate(
+        bars,
+        strategy,
+        arguments,
+        broker=config.broker,
+        risk=config.risk,
+        start=start,
+        session_ends=session_ends(bars),
+        **more,
+    )
+
+
+def buy_and_hold(config: RunConfig, bars: Bars, start: pd.Timestamp) -> Simulation:
+    """The same symbols, costs and account, bought once in equal parts; no limit but the account's own."""
+    rule = BuyAndHold({}, replace(Context.of(config, None), max_gross=1.0))
+    unlimited = config.model_copy(update={"risk": RiskConfig()})
+    return simulated(unlimited, bars, RuleStrategy, {"rule": rule}, start=start)
