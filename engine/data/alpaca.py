@@ -34,7 +34,7 @@ DEFAULT_ADJUSTMENT: Adjustment = "all"
 TIMEOUTS_SECONDS = (3.0, 10.0)
 
 # Alpaca takes "today" for a start that is not given. Its history is younger than this.
-_EARLIEST = pd.Timestamp("2000-01-01", tz="UTC")
+_EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")
 
 # Minutes outside of the regular session on one day, which come with the bars and are left out: 4:00 to 20:00 but 6.5 h.
 _OUT_OF_SESSION = 570
@@ -166,8 +166,13 @@ def with_timeouts(client: Client) -> Client:
     """
     session = client._session
     session.request = functools.partial(session.request, timeout=TIMEOUTS_SECONDS)  # type: ignore[method-assign]
-    session.trust_env = str(client._base_url).startswith("https:")
+    session.trust_env = _address(client).startswith("https:")
     return client
+
+
+def _address(client: RESTClient) -> str:
+    """Where the client's requests go; the SDK's own addresses are members of an enum."""
+    return str(getattr(client._base_url, "value", client._base_url))
 
 
 def _alpaca_timeframe(timeframe: str) -> Any:
@@ -225,18 +230,18 @@ def _answer(
         raise BrokerError(_refusal(error, credentials=credentials, feed=feed)) from error
     except requests.Timeout as error:
         raise BrokerError(
-            f"Alpaca's market data at {client._base_url} gave no answer in time; try again later"
+            f"Alpaca's market data at {_address(client)} gave no answer in time; try again later"
         ) from error
     except requests.JSONDecodeError as error:
-        raise BrokerError(f"Alpaca's market data at {client._base_url} answered with what is no JSON") from error
+        raise BrokerError(f"Alpaca's market data at {_address(client)} answered with what is no JSON") from error
     except requests.RequestException as error:
         raise BrokerError(
-            f"Alpaca's market data at {client._base_url} could not be reached ({type(error).__name__}); "
+            f"Alpaca's market data at {_address(client)} could not be reached ({type(error).__name__}); "
             "check the network, and try again"
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BrokerError(
-            f"Alpaca's market data at {client._base_url} answered with what are no bars ({type(error).__name__}); "
+            f"Alpaca's market data at {_address(client)} answered with what are no bars ({type(error).__name__}); "
             "try again later"
         ) from error
     return answer

@@ -397,6 +397,16 @@ def test_no_proxy_stands_before_this_machine(
     assert len(market.asked) == 1
 
 
+def test_a_proxy_may_stand_before_alpaca(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{gone.getsockname()[1]}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert "https://data.alpaca.markets could not be reached (ProxyError)" in complaint(
+        Credentials(key=KEY, secret=SECRET)
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
