@@ -63,7 +63,7 @@ class Journal:
         if path.exists():
             raise StorageError(f"{path}: there is a journal already; a run has one of its own")
         journal = cls._open(path, create=True)
-        with _explained(path):
+        with _Explained(path):
             journal._connection.executemany(
                 "INSERT INTO about VALUES (?, ?)",
                 [(name, json.dumps(value)) for name, value in {"schema": SCHEMA, **about}.items()],
@@ -73,7 +73,7 @@ class Journal:
 
     @classmethod
     def _open(cls, path: Path, *, create: bool) -> Journal:
-        with _explained(path):
+        with _Explained(path):
             lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +132,7 @@ class Journal:
 
     def commit(self, *, durable: bool = False) -> None:
         """Make what was written part of the journal; ``durable``: on the disk before this returns."""
-        with _explained(self.path):
+        with _Explained(self.path):
             if durable:
                 # The level of safety belongs to the connection, and changes only between transactions: what is
                 # pending goes first, and the sync of the second commit covers both.
@@ -163,7 +163,7 @@ class Journal:
     def close(self) -> None:
         """Commit and let go of the file."""
         try:
-            with _explained(self.path):
+            with _Explained(self.path):
                 self._connection.commit()
         finally:
             self._connection.close()
@@ -172,7 +172,7 @@ class Journal:
                 self._lock = None
 
 
-class _explained:
+class _Explained:
     """Turns what SQLite and the system say about a file into one sentence."""
 
     def __init__(self, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
-from engine.data.timeframes import duration, is_intraday
+from engine.data.timeframes import bar_starts, duration, is_intraday
 from engine.errors import BrokerError
 from engine.live.control import Control
 from engine.live.inbox import BarMessage, Inbox
@@ -325,12 +325,10 @@ def moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC)
 
 
-def starts_seen(
-    history: Mapping[str, pd.DataFrame], starts: Callable[[pd.DatetimeIndex], pd.DatetimeIndex]
-) -> dict[str, int]:
+def starts_seen(history: Mapping[str, pd.DataFrame], timeframe: str) -> dict[str, int]:
     """Symbol -> UTC ns with which Alpaca stamps its last known bar."""
     return {
-        symbol: int(starts(pd.DatetimeIndex(frame.index[-1:])).asi8[0])
+        symbol: int(bar_starts(pd.DatetimeIndex(frame.index[-1:]), timeframe).asi8[0])
         for symbol, frame in history.items()
         if len(frame)
     }
