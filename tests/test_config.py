@@ -196,6 +196,10 @@ def test_several_problems_are_counted(tmp_path: Path) -> None:
         ("data.warmup_bars=-1", "data.warmup_bars: input should be greater than or equal to 0, found -1"),
         ("data.columns=[close]", "data.columns: expected a section of key: value lines"),
         ("data.stamp=middle", "data.stamp: input should be 'start' or 'end', found 'middle'"),
+        ("data.feed=otc", "data.feed: input should be 'iex' or 'sip', found 'otc'"),
+        ("data.adjustment=none", "data.adjustment: input should be 'raw', 'split', 'dividend' or 'all', found 'none'"),
+        ("data.start=5", "data.start: expected a date such as 2004-09-01 or today-30, found 5"),
+        ("data.start=tomorrow", "data.start: expected a date such as 2004-09-01 or today-30, found 'tomorrow'"),
         ("training.epochs=1.5", "training.epochs: input should be a valid integer"),
         ("training.epochs=0", "training.epochs: input should be greater than or equal to 1, found 0"),
         ("training.seed=-1", "training.seed: input should be greater than or equal to 0, found -1"),
@@ -315,6 +319,7 @@ def test_dates_relative_to_today_are_real_ones_once_the_file_is_loaded(tmp_path:
     assert dump(config)["spans"]["test"] == ["2024-01-31", "2024-02-29"]
     spelt = load_config(path, ["spans.train=[2020-01-01, 2024-01-30]", "spans.test=[2024-01-31, 2024-02-29]"])
     assert digest(dump(spelt)) == digest(dump(config))
+    assert dump(load_config(path, ["data.start=today-60"], today=leap_day))["data"]["start"] == "2023-12-31"
     assert load_config(path, ["spans.test=[today-0, today]"], today=leap_day).spans.test == (leap_day, leap_day)
 
 

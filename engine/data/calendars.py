@@ -57,9 +57,9 @@ def session_hours(dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, pd.Datetim
     """
     calendar = _calendar(dates)
     positions = calendar.sessions.get_indexer(dates)
-    opens = pd.DatetimeIndex(calendar.opens.to_numpy()[positions], tz="UTC").as_unit("ns")
-    closed = positions < 0
-    return _blanked(opens, closed), _blanked(_closes(calendar, positions), closed)
+    known = np.stack([calendar.opens_nanos, calendar.closes_nanos])
+    opens, closes = np.where(positions < 0, pd.NaT.value, known[:, positions])
+    return pd.DatetimeIndex(opens, tz="UTC"), pd.DatetimeIndex(closes, tz="UTC")
 
 
 def last_session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
@@ -100,10 +100,6 @@ def last_bars_of_sessions(times: pd.DatetimeIndex) -> Callable[[int], bool]:
 
 def _closes(calendar: exchange_calendars.ExchangeCalendar, positions: np.ndarray) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(calendar.closes.to_numpy()[positions], tz="UTC").as_unit("ns")
-
-
-def _blanked(times: pd.DatetimeIndex, blank: np.ndarray) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(times.where(~blank))
 
 
 def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:
