@@ -74,8 +74,8 @@ def load_credentials(environment: Mapping[str, str] | None = None, *, folder: Pa
         missing = " and ".join(name for name, value in ((KEY, key), (SECRET, secret)) if not value)
         raise BrokerError(
             f"{missing}: missing; set {KEY} and {SECRET} in the environment or in a {DOTENV} file, to the key of a "
-            "paper account (on Alpaca's page, switch to Paper Trading and generate an API key), or use --replay, which "
-            "needs none"
+            "paper account (on Alpaca's page, switch to Paper Trading and generate an API key); nextbar paper --replay "
+            "with sample data needs none"
         )
     for name, value in ((KEY, key), (SECRET, secret)):
         if not (value.isascii() and value.isprintable()) or " " in value:
