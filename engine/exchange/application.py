@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 from typing import Any
 
@@ -16,16 +15,14 @@ from engine.exchange.faults import unauthorized
 from engine.exchange.rest import RateLimit, answer, router
 from engine.exchange.sockets import market_data, trade_updates
 
-_log = logging.getLogger(__name__)
-
 
 class Application:
     """Serves one exchange.
 
     Attributes:
         speed: None for lock-step, infinity for as fast as possible, else simulated seconds a second.
-        called_upon: set by the first request of an account; a clock of its own begins then, so that nobody misses
-            the first bars for having started later than the exchange.
+        called_upon: set by the first request or subscription of an account; a clock of its own begins then, so that
+            nobody misses the first bars for having started later than the exchange.
     """
 
     def __init__(self, exchange: Exchange, *, speed: float | None, rate_limit: int | None) -> None:
@@ -105,9 +102,9 @@ class Application:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in ("/v2/iex", "/v2/sip"):
-            await market_data(self.exchange, receive, send)
+            await market_data(self.exchange, receive, send, begin=self.called_upon.set)
         elif scope["path"] == "/stream":
-            await trade_updates(self.exchange, receive, send)
+            await trade_updates(self.exchange, receive, send, begin=self.called_upon.set)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008})

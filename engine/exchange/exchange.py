@@ -247,8 +247,7 @@ class Exchange:
                 continue
             messages = messages or self._messages(step, kind)
             for symbol, message in zip(step.symbols, messages, strict=True):
-                if outlet.wants(channel, symbol):
-                    outlet.push(message)
+                if outlet.wants(channel, symbol) and outlet.push(message):
                     client.bars += kind == "b"
 
     def _messages(self, step: Step, kind: str) -> list[bytes]:

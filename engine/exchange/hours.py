@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property, lru_cache
 
+import numpy as np
 import pandas as pd
 
 from engine.data.calendars import ZONE, last_session_closes, sessions_of
@@ -36,23 +36,19 @@ class Sessions:
         """The first close after ``now``."""
         return self.closes[bisect_right(self.closes, now)]
 
-    @cached_property
     def rows(self) -> list[dict[str, str]]:
         """Alpaca's calendar: naive New York times."""
+        days, opens, closes = (
+            times.strftime(form).tolist()
+            for times, form in ((self.days, "%Y-%m-%d"), (_local(self.opens), "%H:%M"), (_local(self.closes), "%H:%M"))
+        )
+        extended = {"session_open": "0400", "session_close": "2000"}
         return [
-            {
-                "date": f"{day:%Y-%m-%d}",
-                "open": f"{_local(opened):%H:%M}",
-                "close": f"{_local(closed):%H:%M}",
-                "session_open": "0400",
-                "session_close": "2000",
-                "settlement_date": f"{day:%Y-%m-%d}",
-            }
-            for day, opened, closed in zip(self.days, self.opens, self.closes, strict=True)
+            {"date": day, "open": opened, "close": closed, "settlement_date": day, **extended}
+            for day, opened, closed in zip(days, opens, closes, strict=True)
         ]
 
 
-@lru_cache(maxsize=8)
 def sessions_between(first: date, last: date) -> Sessions:
     """The sessions of the days from first to last, both included; there may be none."""
     every_day = pd.date_range(first, last, freq="D")
@@ -60,10 +56,10 @@ def sessions_between(first: date, last: date) -> Sessions:
     days = sessions_of(closes)
     inside = days >= pd.Timestamp(first)
     days, closes = days[inside], closes[inside]
-    from_midnight = [pd.Timedelta(minutes=570 if day >= _OPENS_AT_NINE_THIRTY else 600) for day in days]
-    opens = [(day + time).tz_localize(ZONE).value for day, time in zip(days, from_midnight, strict=True)]
-    return Sessions(days, opens, closes.as_unit("ns").asi8.tolist())
+    minutes = np.where(days >= _OPENS_AT_NINE_THIRTY, 570, 600)
+    opens = (days + pd.to_timedelta(minutes, unit="min")).tz_localize(ZONE)
+    return Sessions(days, opens.as_unit("ns").asi8.tolist(), closes.as_unit("ns").asi8.tolist())
 
 
-def _local(time: int) -> pd.Timestamp:
-    return pd.Timestamp(time, tz="UTC").tz_convert(ZONE)
+def _local(times: list[int]) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(np.array(times, dtype=np.int64), tz="UTC").tz_convert(ZONE)

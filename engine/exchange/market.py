@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from engine.data.bars import COLUMNS, Bars
 from engine.data.calendars import session_number
 from engine.data.timeframes import bar_ends, bar_starts, duration, is_intraday, session_ends
 from engine.errors import DataError
+from engine.exchange.hours import Sessions, sessions_between
 
 _NANOSECONDS_A_SESSION = 23_400_000_000_000  # 6.5 hours
 
@@ -87,6 +90,12 @@ class Market:
         }
         history = [int(series.ends[coming[s] - 1]) for s, series in self.series.items() if coming[s]]
         self.opening = max(history) if history else int(self._starts[0])
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """The sessions from before the first bar to after the last."""
+        first, last = (pd.Timestamp(time, tz="UTC").date() for time in (self.opening, self._times[-1]))
+        return sessions_between(first - timedelta(days=10), last + timedelta(days=20))
 
     def __len__(self) -> int:
         """Number of steps."""

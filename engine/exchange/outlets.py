@@ -32,16 +32,17 @@ class Outlet:
         subscribed = self.symbols[channel]
         return symbol in subscribed or "*" in subscribed
 
-    def push(self, message: bytes) -> None:
-        """Leave a message to be sent; never waits."""
+    def push(self, message: bytes) -> bool:
+        """Leave a message to be sent; never waits. False when the client is cut off already."""
         if self.overflow.is_set():
-            return
+            return False
         self._waiting.append(message)
         self._bytes_waiting += len(message)
         if self._bytes_waiting > MOST_BYTES_WAITING:
             self.overflow.set()
             self._waiting.clear()
         self._wake.set()
+        return True
 
     async def send_all(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Send what is pushed, for ever."""

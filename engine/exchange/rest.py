@@ -6,7 +6,7 @@ import json
 import time as wall_clock
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from starlette.requests import Request
@@ -28,7 +28,6 @@ MOST_BYTES_ASKED = 256 * 1024
 _UNLIMITED = 1_000_000
 _MOST_ORDERS, _USUAL_ORDERS = 500, 50
 _LATEST_TIME = 2**62
-_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +85,7 @@ def _get_history(asked: Asked) -> tuple[int, Any]:
 
 
 def _get_clock(asked: Asked) -> tuple[int, Any]:
-    now = asked.exchange.now
-    today = date(1970, 1, 1) + timedelta(days=now // (86_400 * _NANOSECONDS))
-    sessions = sessions_between(today - timedelta(days=10), today + timedelta(days=20))
+    now, sessions = asked.exchange.now, asked.exchange.market.sessions
     return 200, {
         "timestamp": new_york_moment(now),
         "is_open": sessions.is_open(now),
@@ -99,7 +96,7 @@ def _get_clock(asked: Asked) -> tuple[int, Any]:
 
 def _get_calendar(asked: Asked) -> tuple[int, Any]:
     first, last = _day(asked.query, "start", FIRST), _day(asked.query, "end", LAST)
-    return 200, sessions_between(max(first, FIRST), min(last, LAST)).rows
+    return 200, sessions_between(max(first, FIRST), min(last, LAST)).rows()
 
 
 def _get_assets(asked: Asked) -> tuple[int, Any]:
@@ -210,9 +207,7 @@ def _delete_order(asked: Asked) -> tuple[int, Any]:
 
 def _as_accepted(exchange: Exchange, listed: Listed) -> dict[str, Any]:
     """An order as its POST answers it: pending in a session, accepted for the next one outside."""
-    now = exchange.now
-    today = date(1970, 1, 1) + timedelta(days=now // (86_400 * _NANOSECONDS))
-    in_session = sessions_between(today - timedelta(days=10), today + timedelta(days=20)).is_open(now)
+    in_session = exchange.market.sessions.is_open(exchange.now)
     return listed.to_json(nested=True, status="pending_new" if in_session else "accepted")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 import threading
@@ -26,6 +27,8 @@ from engine.exchange.pace import walk
 from engine.exchange.state import ActionLog
 
 __all__ = ["AccountSpec", "ExchangeServer"]
+
+_log = logging.getLogger(__name__)
 
 _SECONDS_TO_CLOSE = 2.0
 _SECONDS_KEPT_ALIVE = 3_600
@@ -94,21 +97,25 @@ class ExchangeServer:
             StorageError: the state is damaged, in use, or another exchange's.
         """
         listener, log = self._open()
-        ready = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(listener, log, ready), name="nextbar-exchange", daemon=True
-        )
+        settled = threading.Event()
+
+        def serve() -> None:
+            try:
+                self._run(listener, log, settled.set)
+            finally:
+                settled.set()
+
+        self._thread = threading.Thread(target=serve, name="nextbar-exchange", daemon=True)
         self._thread.start()
-        ready.wait()
+        settled.wait()
 
     def run(self, on_ready: Callable[[str], None] = lambda url: None) -> None:
         """Serve in the foreground until SIGINT or SIGTERM; raises as ``start`` does.
 
-        ``on_ready`` is called with the URL once it listens: a client that connects now is served in a moment.
+        ``on_ready`` is called with the URL as soon as it can be reached.
         """
         listener, log = self._open()
-        on_ready(self.url)
-        self._run(listener, log, threading.Event(), foreground=True)
+        self._run(listener, log, lambda: on_ready(self.url), foreground=True)
 
     def stop(self) -> None:
         """Close every connection and end the thread; a second time does nothing."""
@@ -138,6 +145,7 @@ class ExchangeServer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self._host, self._port))
             listener.listen(128)
+            self._used = True
             log = None
             if self._state is not None:
                 log = ActionLog(self._state, self._exchange.fingerprint)
@@ -155,23 +163,21 @@ class ExchangeServer:
         except NextbarError:
             listener.close()
             raise
-        self._used = True
         host = f"[{self._host}]" if family == socket.AF_INET6 else self._host
         self.url = f"http://{host}:{listener.getsockname()[1]}"
         return listener, log
 
     def _run(
-        self, listener: socket.socket, log: ActionLog | None, ready: threading.Event, foreground: bool = False
+        self, listener: socket.socket, log: ActionLog | None, ready: Callable[[], None], *, foreground: bool = False
     ) -> None:
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._serve(listener, ready, foreground))
         finally:
-            ready.set()
             if log is not None:
                 log.close()
 
-    async def _serve(self, listener: socket.socket, ready: threading.Event, foreground: bool) -> None:
+    async def _serve(self, listener: socket.socket, ready: Callable[[], None], foreground: bool) -> None:
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
         if foreground:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -198,6 +204,7 @@ class ExchangeServer:
         walker = None
         if self._speed is not None:
             walker = asyncio.ensure_future(walk(self._exchange, speed=self._speed, begin=application.called_upon))
+            walker.add_done_callback(_report_failure)
         try:
             await server.serve(sockets=[listener])
         finally:
@@ -209,7 +216,7 @@ class ExchangeServer:
 class _Server(uvicorn.Server):
     """uvicorn without its signals and without its ticking: it leaves when told to."""
 
-    def __init__(self, config: uvicorn.Config, *, leave: asyncio.Event, ready: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, *, leave: asyncio.Event, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._leave = leave
         self._ready = ready
@@ -221,7 +228,11 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until told to leave."""
-        self._ready.set()
+        try:
+            self._ready()
+        except BaseException:
+            await self.shutdown()
+            raise
         await self._leave.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -242,6 +253,12 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.002)
         for server in self.servers:
             await server.wait_closed()
+
+
+def _report_failure(walker: asyncio.Future[None]) -> None:
+    """A clock that breaks must not stand still in silence."""
+    if not walker.cancelled() and (error := walker.exception()) is not None:
+        _log.error("the exchange's clock has stopped: %s", error)
 
 
 def _is_loopback(host: str) -> bool:

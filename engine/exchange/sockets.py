@@ -52,8 +52,11 @@ class _Socket:
         await self._send({"type": "websocket.close", "code": code})
 
 
-async def market_data(exchange: Exchange, receive: Receive, send: Send) -> None:
-    """Serve one connection to the market data socket; it ends with the client's closing, or with an error's frame."""
+async def market_data(exchange: Exchange, receive: Receive, send: Send, *, begin: Callable[[], None]) -> None:
+    """Serve one connection to the market data socket; it ends with the client's closing, or with an error's frame.
+
+    ``begin`` is called when the client has subscribed.
+    """
     socket = _Socket(receive, send)
     try:
         await socket.accept()
@@ -67,7 +70,7 @@ async def market_data(exchange: Exchange, receive: Receive, send: Send) -> None:
         try:
             await socket.send(_pack([{"T": "success", "msg": "authenticated"}]))
             slow = _pack([{"T": "error", "code": 407, "msg": "slow client"}])
-            await _converse(socket, outlet, lambda message: _subscription(outlet, message), slow)
+            await _converse(socket, outlet, lambda message: _subscription(outlet, message, begin), slow)
         finally:
             client.hang_up(outlet)
     except (_Gone, OSError):
@@ -94,7 +97,7 @@ async def _data_client(exchange: Exchange, socket: _Socket) -> Client | None:
     return client
 
 
-def _subscription(outlet: Outlet, frame: bytes) -> bytes:
+def _subscription(outlet: Outlet, frame: bytes, begin: Callable[[], None]) -> bytes:
     """Subscribe or unsubscribe; the answer names everything that is subscribed now."""
     message = _unpacked(frame)
     action = message.get("action")
@@ -108,6 +111,7 @@ def _subscription(outlet: Outlet, frame: bytes) -> bytes:
             outlet.symbols[channel].update(asked[channel])
         else:
             outlet.symbols[channel].difference_update(asked[channel])
+    begin()
     # What this exchange has no data for is answered as not subscribed.
     names = {channel: sorted(outlet.symbols.get(channel, ())) for channel in _CHANNELS}
     return _pack([{"T": "subscription", **names}])
@@ -117,8 +121,11 @@ def _symbols(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(symbol, str) for symbol in value)
 
 
-async def trade_updates(exchange: Exchange, receive: Receive, send: Send) -> None:
-    """Serve one connection to the trading socket: text JSON comes in, JSON in binary frames goes out."""
+async def trade_updates(exchange: Exchange, receive: Receive, send: Send, *, begin: Callable[[], None]) -> None:
+    """Serve one connection to the trading socket: text JSON comes in, JSON in binary frames goes out.
+
+    ``begin`` is called when the client listens.
+    """
     socket = _Socket(receive, send)
     try:
         await socket.accept()
@@ -129,7 +136,7 @@ async def trade_updates(exchange: Exchange, receive: Receive, send: Send) -> Non
         outlet = Outlet(lambda messages: messages[0])
         try:
             slow = _json({"stream": "error", "data": {"code": 407, "error_message": "slow client"}})
-            await _converse(socket, outlet, lambda message: _listening(client, outlet, message), slow)
+            await _converse(socket, outlet, lambda message: _listening(client, outlet, message, begin), slow)
         finally:
             client.hang_up(outlet)
     except (_Gone, OSError):
@@ -151,7 +158,7 @@ async def _trading_client(exchange: Exchange, socket: _Socket) -> Client | None:
     return client
 
 
-def _listening(client: Client, outlet: Outlet, frame: bytes) -> bytes:
+def _listening(client: Client, outlet: Outlet, frame: bytes, begin: Callable[[], None]) -> bytes:
     message = _loaded(frame)
     data = message.get("data")
     streams = data.get("streams") if isinstance(data, dict) else None
@@ -159,6 +166,7 @@ def _listening(client: Client, outlet: Outlet, frame: bytes) -> bytes:
         return _json({"stream": "error", "data": {"code": 400, "error_message": "invalid syntax"}})
     if "trade_updates" in streams:
         client.listen(outlet)
+        begin()
     else:
         client.hang_up(outlet)
     return _json({"stream": "listening", "data": {"streams": [name for name in streams if name == "trade_updates"]}})
@@ -174,7 +182,10 @@ async def _converse(socket: _Socket, outlet: Outlet, answer: Callable[[bytes], b
     finally:
         for task in (sender, listener, overflow):
             task.cancel()
-        await asyncio.gather(sender, listener, overflow, return_exceptions=True)
+        ends = await asyncio.gather(sender, listener, overflow, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception) and not isinstance(end, _Gone | OSError):
+            raise end
     if outlet.overflow.is_set():
         try:
             await asyncio.wait_for(_goodbye(socket, slow), _SECONDS_TO_SAY_GOODBYE)
@@ -195,7 +206,7 @@ async def _goodbye(socket: _Socket, frame: bytes) -> None:
 def _authenticated(exchange: Exchange, key: Any, secret: Any) -> Client | None:
     if not (isinstance(key, str) and isinstance(secret, str)):
         return None
-    return exchange.authenticate(key.encode(), secret.encode())
+    return exchange.authenticate(key.encode(errors="replace"), secret.encode(errors="replace"))
 
 
 def _joined(messages: list[bytes]) -> bytes:

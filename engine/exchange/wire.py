@@ -40,7 +40,8 @@ def nanoseconds(text: str) -> int:
     Raises:
         ValueError: it is neither.
     """
-    when = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped arrives as a space
+    # A plus sign that was not escaped arrives as a space.
+    when = datetime.fromisoformat(text[:11] + text[11:].replace(" ", "+"))
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
     return (when - _EPOCH) // timedelta(microseconds=1) * 1_000
 
