@@ -36,7 +36,7 @@ from models.windows import Singles
 
 WEIGHTS, RECORD, CURVE = "weights.safetensors", "bundle.json", "training.csv"
 _HASH_LENGTH = 12
-_ASKED_DATA = {"source", "symbols", "timeframe", "path", "columns", "timezone", "stamp"}
+_ASKED_DATA = {"source", "symbols", "timeframe", "path", "columns", "timezone", "stamp", "feed", "adjustment"}
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"}
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 

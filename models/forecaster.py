@@ -9,7 +9,7 @@ import torch
 
 from models.bundle import Bundle, load_bundle
 from models.features import Columns, Floats, compute
-from models.windows import windows_of
+from models.windows import Singles, windows_of
 
 # Matrix products round differently at different batch sizes. One fixed size, padded with zeros, rounds one way.
 BATCH = 64
@@ -50,10 +50,13 @@ class Forecaster:
 
         A row is NaN where fewer than ``memory`` bars are known.
         """
-        forecasts = np.full((len(columns), 3), np.nan)
         if len(columns) < self.memory:
-            return forecasts
-        values = compute(self._features, columns)
+            return np.full((len(columns), 3), np.nan)
+        return self._forecast(compute(self._features, columns))
+
+    def _forecast(self, values: Singles) -> Floats:
+        """Forecasts at every row of the features' values [bars, features]."""
+        forecasts = np.full((len(values), 3), np.nan)
         windows = windows_of(values[self.memory - self._lookback :], self._lookback)
         flat = torch.from_numpy(forecasts[self.memory - 1 :])
         with torch.inference_mode():
@@ -70,12 +73,17 @@ class Forecaster:
         Raises:
             ValueError: the number of bars is not ``memory``.
         """
+        return self.latest_and_features(columns)[0]
+
+    def latest_and_features(self, columns: Columns) -> tuple[tuple[float, float, float], list[float]]:
+        """``latest``, and the features of the last bar, in the order of the bundle's record."""
         if len(columns) != self.memory:
             raise ValueError(f"expected the last {self.memory} bars, found {len(columns)}")
-        forecast, lower, upper = self.forecast(columns)[-1].tolist()
-        return forecast, lower, upper
+        values = compute(self._features, columns)
+        forecast, lower, upper = self._forecast(values)[-1].tolist()
+        return (forecast, lower, upper), values[-1].tolist()
 
-    def _forecast_batch(self, windows: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> torch.Tensor:
+    def _forecast_batch(self, windows: Singles) -> torch.Tensor:
         """Forecasts [n, 3] of n <= 64 windows [n, lookback * features]."""
         count = len(windows)
         padded = self._padded.numpy().reshape(BATCH, -1)

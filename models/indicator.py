@@ -39,6 +39,7 @@ class ForecastIndicator(bt.Indicator):
     params = (("bundle", None),)
 
     forecaster: Forecaster
+    features: list[float] | None  # the newest row of the window that the last forecast was made from
     _last_bar: tuple[float, ...]  # what the last forecast was made at
 
     if TYPE_CHECKING:  # backtrader's metaclass takes the datas and params out of the call before __init__ sees it
@@ -52,6 +53,7 @@ class ForecastIndicator(bt.Indicator):
             self.forecaster = given if isinstance(given, Forecaster) else _forecaster(given)
             self.addminperiod(self.forecaster.memory)
             self._last_bar = ()
+            self.features = None
             self._ahead: dict[int, tuple[float, float, float]] = {}
 
     def next(self) -> None:
@@ -73,7 +75,8 @@ class ForecastIndicator(bt.Indicator):
         ready = len(lines[0].array) - 1 - lines[0].idx
         if ready <= 0:
             columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
-            return self.forecaster.latest(columns)
+            values, self.features = self.forecaster.latest_and_features(columns)
+            return values
         first = lines[0].idx - memory + 1
         columns = _columns(*(np.array(line.array[first:], dtype=np.float64) for line in lines))
         rows = self.forecaster.forecast(columns)[memory - 1 :].tolist()

@@ -32,6 +32,11 @@ class RuleStrategy(bt.Strategy):
         self._bars_held = np.zeros(len(self.datas))
         self._min_change = float(getattr(rule.params, "min_change", 0.0))
 
+    @property
+    def decision(self) -> dict[str, Any]:
+        """What the last decision was made from and what it was: signals and target weights, in the symbols' order."""
+        return {"signals": self._signals.tolist(), "weights": self._weights.tolist()}
+
     def prenext(self) -> None:
         """Decide from the first bar of any symbol on: a late listing must not silence the others."""
         self.next()

@@ -266,12 +266,18 @@ class Broker(bt.BrokerBase):
         ledger, prices = self.venue.ledger, self._refreshed(now)
         # Only who borrows can owe more than there is.
         gross = ledger.gross(prices) if self._borrows else 0.0
-        if self.gate.observe(ledger.equity(prices), gross):
-            self._watches = False
-            self._halt(now)
+        session = session_number(to_nanoseconds(now))
+        if self.gate.observe(ledger.equity(prices), gross, session=session):
+            self._close_all(now)
 
-    def _halt(self, now: float) -> None:
+    def halt(self, reason: str) -> None:
+        """Stop trading for a reason from outside: cancel what is open, close every position, open nothing more."""
+        if self.gate.halt(reason):
+            self._close_all(self._now())
+
+    def _close_all(self, now: float) -> None:
         """Cancel what is open and close every position at the next bar; the gate refuses what would open more."""
+        self._watches = False
         for order in list(self.venue.open_orders.values()):
             self._report(self.venue.cancel(order, self.gate.halted), now)
         for symbol, data in sorted(self._feeds.items()):

@@ -18,6 +18,11 @@ def to_days(times: pd.DatetimeIndex) -> NDArray[np.float64]:
     return EPOCH_DAY + milliseconds / _MILLISECONDS_A_DAY
 
 
+def to_days_of(time: int) -> float:
+    """One bar end, UTC nanoseconds, as ``to_days`` gives it."""
+    return EPOCH_DAY + time // _NANOSECONDS_A_MILLISECOND / _MILLISECONDS_A_DAY
+
+
 def to_nanoseconds(days: float) -> int:
     """A float of days as UTC nanoseconds, rounded to the millisecond, so that it gives back the bar's own time."""
     return round((days - EPOCH_DAY) * _MILLISECONDS_A_DAY) * _NANOSECONDS_A_MILLISECOND

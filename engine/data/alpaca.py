@@ -123,7 +123,7 @@ def fetch_bars(
         StockHistoricalDataClient(credentials.key, credentials.secret, raw_data=True, url_override=credentials.data_url)
     )
     asked = {
-        "timeframe": _alpaca_timeframe(timeframe),
+        "timeframe": alpaca_timeframe(timeframe),
         "start": _instant(_EARLIEST if start is None else start),
         "feed": DataFeed(feed),
         "adjustment": AlpacaAdjustment(adjustment),
@@ -175,7 +175,8 @@ def _address(client: RESTClient) -> str:
     return str(getattr(client._base_url, "value", client._base_url))
 
 
-def _alpaca_timeframe(timeframe: str) -> Any:
+def alpaca_timeframe(timeframe: str) -> Any:
+    """The SDK's name of a timeframe; a ConfigError where Alpaca has none."""
     from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 
     amount, unit = int(timeframe[:-1]), timeframe[-1]

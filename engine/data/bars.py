@@ -22,7 +22,7 @@ class Bars:
             ``DatetimeIndex`` named ``time``, UTC, nanoseconds: the moment at which the bar is *complete*.
             Symbols are sorted.
         timeframe: such as ``1d`` or ``5m``.
-        adjustment: ``none``, ``split`` or ``all`` (splits and dividends).
+        adjustment: ``none``, ``split``, ``dividend`` or ``all`` (splits and dividends).
         source: as the run file names it, such as ``sample:tech``.
         close_only: the source has closes only: open, high and low repeat the close and volume is zero, so an
             order decided at a bar fills at the next close.

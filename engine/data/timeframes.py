@@ -77,6 +77,31 @@ def in_session(ends: pd.DatetimeIndex, timeframe: str) -> np.ndarray:
     return np.asarray((starts >= opens[day_of_bar]) & (ends <= closes[day_of_bar]))
 
 
+def next_bar_end(after: int, timeframe: str) -> int:
+    """When the first bar is complete that ends after a moment; both UTC ns.
+
+    Intraday bars end on New York's clock, and with the session at its close.
+    """
+    moment = pd.Timestamp(after, tz="UTC")
+    today = moment.tz_convert(ZONE).tz_localize(None).normalize()
+    days = pd.date_range(today, periods=15, freq="D")  # longer than any closure since 1933
+    if timeframe == "1w":
+        mondays = days - pd.to_timedelta(days.day_of_week, unit="D")
+        ends = last_session_closes(mondays.unique() + pd.Timedelta(days=6))
+        return int(ends[ends > moment][0].value)
+    opens, closes = session_hours(days)
+    later = closes > moment
+    opened, closed = opens[later][0], closes[later][0]
+    if not is_intraday(timeframe):
+        return int(closed.value)
+    step = duration(timeframe)
+    midnight = opened.tz_convert(ZONE).normalize()
+    # The first whole bar begins at or after the open, as Alpaca's lie on the clock.
+    first = midnight + -(-(opened - midnight) // step) * step
+    passed = max(0, (moment - first) // step)
+    return int(min(first + (passed + 1) * step, closed).value)
+
+
 def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> None:
     """Check that bars of different symbols do not overlap without ending together.
 

@@ -32,6 +32,13 @@ from engine.trading.orders import BUY, Order
 # Events after which nothing more comes for an order.
 ENDED = frozenset({"fill", "canceled", "expired", "rejected", "replaced", "done_for_day"})
 
+_EVENTS = {
+    "filled": "fill",
+    "canceled": "canceled",
+    "expired": "expired",
+    "rejected": "rejected",
+    "done_for_day": "done_for_day",
+}
 _TRIES = 3
 _WITHDRAWAL_SECONDS = 10.0
 _NOT_FOUND, _UNAUTHORIZED, _TOO_MANY = 404, 401, 429
@@ -110,6 +117,33 @@ class AlpacaDesk:
 
     def _found(self, client_id: str) -> Any:
         return self._client.get_order_by_client_id(client_id)
+
+    def catch_up(self, remote_ids: Sequence[str]) -> int:
+        """Ask for orders whose updates may have been missed, and put what became of them into the inbox.
+
+        The number of orders that have moved on; booking them twice is not possible, since quantities are cumulative.
+        """
+        moved = 0
+        for remote_id in remote_ids:
+            order: Any = self._tried(lambda remote_id=remote_id: self._client.get_order_by_id(remote_id))  # type: ignore[misc]
+            if order is None:
+                continue
+            event = _EVENTS.get(str(order["status"]))
+            filled = float(order.get("filled_qty") or 0.0)
+            if event is None and filled > 0.0:
+                event = "partial_fill"
+            if event is not None:
+                moved += 1
+                self._inbox.put_update(
+                    {
+                        "event": event,
+                        "qty": order.get("filled_qty"),
+                        "price": order.get("filled_avg_price"),
+                        "timestamp": order.get("updated_at"),
+                        "order": order,
+                    }
+                )
+        return moved
 
     def withdraw(self, remote_id: str) -> None:
         """Cancel an order and wait for its last update, since what follows may need what it holds.

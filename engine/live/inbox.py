@@ -49,6 +49,10 @@ class Inbox:
         self.bars_received = 0
         self.updates_received = 0
         self.last_bar = self.last_update = time.monotonic_ns()
+        # Streams that are connected now, and how often one was made anew.
+        self.connected: frozenset[str] = frozenset()
+        self.reconnects = 0
+        self._lost: set[str] = set()
         self._failure: NextbarError | None = None
         self._stopped = False
 
@@ -76,6 +80,13 @@ class Inbox:
         """What happened to a connection."""
         with self._changed:
             self._events.append(ConnectionEvent(stream, state, detail, time.monotonic_ns()))
+            if state == "connected":
+                self.connected |= {stream}
+                self.reconnects += stream in self._lost
+                self._lost.discard(stream)
+            else:
+                self._lost |= self.connected & {stream}
+                self.connected -= {stream}
             self._changed.notify_all()
 
     def fail(self, error: NextbarError) -> None:

@@ -101,6 +101,11 @@ class LiveVenue(Venue):
             self._outbox.append(_Withdrawal(order))
         return events
 
+    @property
+    def unsent(self) -> int:
+        """Orders that were decided on and have not been sent yet."""
+        return sum(isinstance(action, Order) for action in self._outbox)
+
     # --- what leaves the house -------------------------------------------------------------------------------------
 
     def flush(self) -> int:
@@ -151,6 +156,11 @@ class LiveVenue(Venue):
         moment = datetime.fromtimestamp(order.decided // 1_000_000_000, tz=UTC)
         return f"{self.run}-{moment:%Y%m%dT%H%M%S}-{order.symbol}-{order.id}"
 
+    @property
+    def waiting(self) -> list[str]:
+        """The broker's ids of the orders that are still open."""
+        return [self._ids[order.id] for order in self.open_orders.values() if order.id in self._ids]
+
     def forget(self, order: Order) -> None:
         """Let go of an order that has ended some time ago."""
         self._sent.pop(order.id, None)
@@ -160,7 +170,10 @@ class LiveVenue(Venue):
 
     def on_bars(self, *, time: int, session: int, session_ends: bool, bars: Mapping[str, Bar]) -> list[Event]:
         """Charge interest, then book what the broker has told since the last step; ``time`` is when it is booked."""
+        paid = self.ledger.interest_paid
         self._accrue(time, session, bars)
+        if self.ledger.interest_paid != paid:
+            self.log.write("interest", time=time, paid=self.ledger.interest_paid, cash=self.ledger.cash)
         events, self._told = self._told, []
         for message in self.desk.take_updates():
             events += self._take(message, time, bars)
@@ -191,7 +204,8 @@ class LiveVenue(Venue):
         if event in ("fill", "partial_fill"):
             if execution and execution in self._executions:
                 return []
-            self._executions.add(execution)
+            if execution:
+                self._executions.add(execution)
             return self._filled(order, fields, time, bars, last=event == "fill", received=message.received)
         if not order.alive:
             return []
@@ -214,8 +228,14 @@ class LiveVenue(Venue):
         quantity = total - order.filled_quantity
         if quantity <= QUANTITY_EPSILON:
             return []
-        quantity = float(fields["qty"]) if abs(float(fields["qty"]) - quantity) <= QUANTITY_EPSILON else quantity
+        told = float(fields["qty"])
         price = float(fields["price"])
+        if abs(told - quantity) <= QUANTITY_EPSILON:
+            quantity = told
+        elif fields["order"].get("filled_avg_price") is not None:
+            # Fills were missed: what they cost together is in the average.
+            paid = sum(f.quantity * f.price for f in self.ledger.fills if f.order_id == order.id)
+            price = (float(fields["order"]["filled_avg_price"]) * total - paid) / quantity
         fill = Fill(
             order_id=order.id,
             symbol=order.symbol,

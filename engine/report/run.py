@@ -1,4 +1,4 @@
-"""A run and its folder: written at once or not at all, read back as it was."""
+"""A run and its folder: written at once or not at all, read back as it was; a paper run's is there from its start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ _FRAMES: Mapping[str, Mapping[str, frames.Kind]] = {
     "forecasts": frames.FORECASTS,
     "bars": frames.BARS,
 }
+RUNNING = "running"
 _FOLDER = re.compile(r"^\d{8}T\d{6}Z-")
 
 
@@ -83,6 +84,46 @@ class Run:
         return str(self.config.get("data", {}).get("timeframe", "1d"))
 
 
+def open_run(root: Path, name: str, manifest: Mapping[str, Any], config: Mapping[str, Any], *, now: datetime) -> Path:
+    """Begin a run that goes on for long: its folder with a manifest of status ``running`` and its run file.
+
+    Raises:
+        StorageError: the folder cannot be written; nothing of it is left.
+    """
+    stem = f"{stamp(now)}-{_safe(name)}"
+    partial = root / f".{stem}.{os.getpid()}.partial"
+    with _stored(root):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            _write_json(partial / "manifest.json", {**manifest, "name": name, "status": RUNNING})
+            _write_config(partial, config)
+            return rename_to_free(partial, root, stem)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def finish_run(run: Run, folder: Path) -> None:
+    """Write everything of a run into its folder, which ``open_run`` has begun; the manifest last.
+
+    Raises:
+        StorageError: a file cannot be written; the folder is as it was, or has some of the new files.
+    """
+    from engine.report.tear_sheet import render_report
+
+    report = render_report(run)
+    partial = folder / f".{os.getpid()}.partial"
+    with _stored(folder):
+        try:
+            partial.mkdir()
+            _write_files(run, partial, report)
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == "manifest.json"):
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_run(run: Run, root: Path, *, now: datetime) -> Path:
     """Write the run to ``root/<UTC time>-<name>/`` with its report, and return that folder.
 
@@ -97,26 +138,41 @@ def write_run(run: Run, root: Path, *, now: datetime) -> Path:
     report = render_report(run)
     stem = f"{stamp(now)}-{_safe(run.name)}"
     partial = root / f".{stem}.{os.getpid()}.partial"
-    try:
+    with _stored(root):
         try:
             root.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
-            _write_json(partial / "manifest.json", run.manifest)
-            _write_text(partial / "config.yaml", yaml.safe_dump(plain(run.config), sort_keys=False, allow_unicode=True))
-            _write_json(partial / "metrics.json", run.metrics)
-            run.equity.to_parquet(partial / "equity.parquet", compression="zstd")
-            for name in _FRAMES:
-                getattr(run, name).to_parquet(partial / f"{name}.parquet", compression="zstd", index=False)
-            _write_text(partial / "report.html", report)
+            _write_files(run, partial, report)
             return rename_to_free(partial, root, stem)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def _stored(place: Path) -> Iterator[None]:
+    """What the system says of a folder that cannot be written, as one sentence."""
+    try:
+        yield
     except OSError as error:
         raise StorageError(
-            f"{root}: the run could not be written ({error.strerror or error}); free some space or name a folder "
+            f"{place}: the run could not be written ({error.strerror or error}); free some space or name a folder "
             "that can be written to"
         ) from error
+
+
+def _write_files(run: Run, folder: Path, report: str) -> None:
+    _write_json(folder / "manifest.json", run.manifest)
+    _write_config(folder, run.config)
+    _write_json(folder / "metrics.json", run.metrics)
+    run.equity.to_parquet(folder / "equity.parquet", compression="zstd")
+    for name in _FRAMES:
+        getattr(run, name).to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+    _write_text(folder / "report.html", report)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    _write_text(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
 
 
 def rename_to_free(partial: Path, root: Path, stem: str) -> Path:
@@ -172,7 +228,12 @@ def load_run(reference: str | Path, *, root: Path = Path("runs")) -> Run:
         DataError: a file of it is missing or damaged; names the file.
     """
     folder = find_run(reference, root=root)
-    manifest = _mapping(folder / "manifest.json")
+    manifest = load_manifest(folder)
+    if manifest.get("status") == RUNNING:
+        raise DataError(
+            f"{folder}: this paper run is going on, or was cut off; `nextbar report {folder.name}` writes what its "
+            "journal holds so far"
+        )
     config = _mapping(folder / "config.yaml")
     metrics = _mapping(folder / "metrics.json")
     tables = {name: _read_frame(folder / f"{name}.parquet") for name in ("equity", *_FRAMES)}
@@ -182,6 +243,11 @@ def load_run(reference: str | Path, *, root: Path = Path("runs")) -> Run:
     except DataError as error:
         raise DataError(f"{folder}: the run is damaged ({error}); run it again") from error
     return run
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run's folder; a DataError where it is missing or damaged."""
+    return _mapping(folder / "manifest.json")
 
 
 def _check_content(run: Run) -> None:

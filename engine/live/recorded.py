@@ -1,0 +1,172 @@
+"""What a paper run did, read back from its journal: the same records as a backtest's, finished or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.data.bars import COLUMNS
+from engine.errors import DataError
+from engine.live.journal import Entry, Journal
+from engine.trading.ledger import Ledger
+from engine.trading.orders import BUY, SELL, SIDE_NAMES, Fill, Order, OrderStatus
+
+_SIDES = {SIDE_NAMES[side]: side for side in (BUY, SELL)}
+
+
+@dataclass(kw_only=True)
+class Recorded:
+    """The content of a journal.
+
+    Attributes:
+        symbols: in the order of the run.
+        history: symbol -> (UTC ns, open, high, low, close, volume) of the bars before the first decision.
+        steps: (UTC ns, whether it was decided on, symbol -> open, high, low, close, volume), in order.
+        orders: in the sequence in which the strategy gave them, with their present status.
+        ledger: the account after all fills and interest.
+        forecasts: symbol -> {UTC ns: (forecast, lower, upper)}.
+        latencies_ms: name -> milliseconds of each step.
+        halted: why a limit stopped trading, or empty.
+        ended: how the run ended, or empty while it is going on or was cut off.
+        counts: kind -> number of entries.
+    """
+
+    symbols: tuple[str, ...] = ()
+    history: dict[str, list[list[float]]] = field(default_factory=dict)
+    steps: list[tuple[int, bool, Mapping[str, list[float]]]] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    ledger: Ledger
+    forecasts: dict[str, dict[int, tuple[float, float, float]]] = field(default_factory=dict)
+    latencies_ms: dict[str, list[float]] = field(default_factory=dict)
+    halted: str = ""
+    ended: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def first_decision(self) -> int:
+        """End of the first bar that was decided on, UTC ns; a DataError before there is one."""
+        for time, decide, _ in self.steps:
+            if decide:
+                return time
+        raise DataError("no bar has been decided on yet: there is nothing to report; wait for the first bar")
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Canonical frames of all bars, history included."""
+        rows: dict[str, list[tuple[float, ...]]] = {
+            symbol: [tuple(r) for r in self.history[symbol]] for symbol in self.symbols
+        }
+        for time, _, bars in self.steps:
+            for symbol, values in bars.items():
+                rows[symbol].append((time, *values))
+        return {symbol: _frame(found) for symbol, found in rows.items()}
+
+    def forecast_lines(self, symbol: str, times: pd.DatetimeIndex) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """[bars, 3] forecast, lower, upper at each of the times; NaN where none was recorded."""
+        found = self.forecasts.get(symbol, {})
+        missing = (math.nan,) * 3
+        return np.array([found.get(time, missing) for time in times.as_unit("ns").asi8.tolist()]).reshape(-1, 3)
+
+
+def read_recorded(journal: Journal, *, cash: float) -> Recorded:
+    """Everything that a journal holds.
+
+    Args:
+        cash: of the account at the start.
+
+    Raises:
+        DataError: the journal is damaged.
+    """
+    recorded = Recorded(ledger=Ledger(cash))
+    by_number: dict[int, Order] = {}
+    for entry in journal.entries():
+        recorded.counts[entry.kind] = recorded.counts.get(entry.kind, 0) + 1
+        try:
+            _take(entry, recorded, by_number)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{journal.path}: entry {entry.number} ({entry.kind}) is damaged: {error}") from error
+    recorded.symbols = tuple(recorded.history)
+    return recorded
+
+
+def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
+    body = entry.body
+    match entry.kind:
+        case "history":
+            recorded.history[body["symbol"]] = body["bars"]
+        case "bars":
+            recorded.steps.append((body["time"], body["decide"], body["bars"]))
+        case "intent":
+            order = order_of(body, orders)
+            orders[order.id] = order
+            recorded.orders.append(order)
+        case "fill":
+            fill = fill_of(body)
+            recorded.ledger.apply(fill)
+            orders[fill.order_id].filled_quantity += fill.quantity
+        case "interest":
+            recorded.ledger.cash, recorded.ledger.interest_paid = body["cash"], body["paid"]
+            recorded.ledger.cash_history.append((body["time"], body["cash"]))
+        case "ended":
+            order = orders[body["order"]]
+            order.status, order.reason = OrderStatus(body["status"]), body["reason"]
+            order.filled_quantity = body["filled_quantity"]
+        case "forecast":
+            for symbol, values in body["lines"].items():
+                forecast, lower, upper = (math.nan if value is None else value for value in values)
+                recorded.forecasts.setdefault(symbol, {})[body["time"]] = (forecast, lower, upper)
+        case "decision":
+            for name in ("decide_ms", "send_ms"):
+                if body[name] is not None:
+                    recorded.latencies_ms.setdefault(name, []).append(body[name])
+        case "halt":
+            recorded.halted = body["reason"]
+        case "end":
+            recorded.ended = body["how"]
+
+
+def order_of(body: Mapping[str, Any], orders: Mapping[int, Order]) -> Order:
+    """The order of an intent."""
+    return Order(
+        id=body["order"],
+        symbol=body["symbol"],
+        side=_SIDES[body["side"]],
+        quantity=body["quantity"],
+        type=body["type"],
+        limit_price=_price(body["limit_price"]),
+        stop_price=_price(body["stop_price"]),
+        time_in_force=body["time_in_force"],
+        decided=body["decided"],
+        parent=None if body["parent"] is None else orders[body["parent"]],
+        status=OrderStatus(body["status"]),
+        reason=body["reason"],
+    )
+
+
+def fill_of(body: Mapping[str, Any]) -> Fill:
+    """The fill of an entry."""
+    return Fill(
+        order_id=body["order"],
+        symbol=body["symbol"],
+        side=_SIDES[body["side"]],
+        quantity=body["quantity"],
+        price=body["price"],
+        reference_price=body["reference_price"],
+        commission=body["commission"],
+        decided=body["decided"],
+        time=body["time"],
+    )
+
+
+def _price(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _frame(rows: list[tuple[float, ...]]) -> pd.DataFrame:
+    index = pd.DatetimeIndex([int(row[0]) for row in rows], dtype="datetime64[ns, UTC]", name="time")
+    values = np.array([row[1:] for row in rows], dtype=np.float64).reshape(len(rows), len(COLUMNS))
+    return pd.DataFrame(values, columns=list(COLUMNS), index=index)

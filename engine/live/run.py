@@ -1,0 +1,355 @@
+"""One paper run: the strategy of the backtest under live bars, everything it sees and does written down.
+
+The thread that calls ``run`` is the only one that changes anything. At each step: bars into the journal, bars into the
+lines, the broker's news into the account, the strategy decides, forecasts and decision into the journal, orders out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import backtrader as bt
+import pandas as pd
+
+from engine.cerebro.broker import Broker
+from engine.cerebro.clock import to_days_of
+from engine.cerebro.feed import LiveFeed
+from engine.cerebro.loop import Engine, LiveStep, descendants
+from engine.cerebro.running import run_engine
+from engine.config import BrokerConfig, RiskConfig
+from engine.data.bars import COLUMNS, Bars
+from engine.data.calendars import session_number
+from engine.live.desk import Desk
+from engine.live.sources import Arrived, Source
+from engine.live.status import Forecasted, Held, OpenOrder, Status
+from engine.live.venue import LiveVenue, Log, order_fields
+from engine.trading.orders import SIDE_NAMES, Order, OrderStatus
+
+_RECENT = 500
+_LOG_LINES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is run.
+
+    Attributes:
+        run: name of the run's folder.
+        venue: where it trades, in words.
+        strategy, arguments: as for Cerebro.
+        history: the bars before the first decision, of every symbol; frames may be empty.
+        ends_when_halted: whether the run ends once a halt has closed everything; a replay goes on, as a backtest does.
+    """
+
+    run: str
+    venue: str
+    strategy: type[bt.Strategy]
+    arguments: Mapping[str, Any]
+    history: Bars
+    broker: BrokerConfig
+    risk: RiskConfig
+    ends_when_halted: bool = False
+
+
+class LiveRun:
+    """Runs a plan over a source of bars and a desk for orders.
+
+    Attributes:
+        broker: the account as the strategy sees it.
+        halted: why a limit stopped trading, or empty.
+        steps: decided so far.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        source: Source,
+        desk: Desk,
+        log: Log,
+        on_step: Callable[[LiveRun], None] = lambda run: None,
+        connections: Callable[[], tuple[str, str, int]] = lambda: ("", "", 0),
+    ) -> None:
+        """Prepare the run.
+
+        Args:
+            on_step: called after each step; may ask for ``status()``.
+            connections: states of feed and broker in words, and how often a connection was made anew.
+        """
+        self._plan = plan
+        self._source = source
+        self._log = log
+        self._on_step = on_step
+        self._connections = connections
+        self.steps = 0
+        self.sent = self.filled = self.turned_down = 0
+        self.latencies: dict[str, deque[float]] = {name: deque(maxlen=_RECENT) for name in ("decide", "send")}
+        self.events: deque[str] = deque(maxlen=_LOG_LINES)
+        self._alive: dict[int, Order] = {}
+        self._symbols = plan.history.symbols
+        self._positions = {symbol: position for position, symbol in enumerate(self._symbols)}
+        self._closes: dict[str, float] = {
+            symbol: float(frame["close"].iloc[-1]) for symbol, frame in plan.history.frames.items() if len(frame)
+        }
+        self._pending: dict[str, deque[Forecasted]] = {}
+        self._came: dict[str, tuple[Forecasted, float]] = {}
+        self._time = 0
+        self._session = 0
+        self._session_equity = self._last_equity = plan.broker.cash
+        # Client order ids hold at most 128 characters, and a run's name 80.
+        short = plan.run.replace("Z-", "-", 1)[:60]
+        self.broker = Broker(
+            broker=plan.broker,
+            risk=plan.risk,
+            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=self._may_open),
+            record=self._decided,
+        )
+        self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
+        self._engine = Engine(source=self._steps)
+        self._engine.setbroker(self.broker)
+        for symbol, frame in plan.history.frames.items():
+            self._engine.adddata(LiveFeed(dataname=frame, name=symbol, bars=plan.history.timeframe))  # type: ignore[call-arg]
+        self._engine.addstrategy(plan.strategy, **plan.arguments)
+        self._minute: deque[int] = deque()
+        self._announced = False
+        self._paused = ""
+
+    @property
+    def halted(self) -> str:
+        """Why a limit stopped trading, or empty."""
+        return self.broker.gate.halted
+
+    def run(self) -> None:
+        """Run to the end of the source, or until it is stopped.
+
+        Raises:
+            StrategyError: the strategy raised; names the bar.
+            BrokerError: the broker or a connection failed for good.
+            StorageError: the journal cannot be written.
+        """
+        for symbol, frame in self._plan.history.frames.items():
+            ends = pd.DatetimeIndex(frame.index).as_unit("ns").asi8.tolist()
+            rows = zip(ends, *(frame[column].tolist() for column in COLUMNS), strict=True)
+            self._log.write("history", symbol=symbol, bars=[list(row) for row in rows])
+        self._log.commit(durable=True)
+        run_engine(self._engine, self._plan.strategy.__name__)
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def _steps(self) -> Iterator[LiveStep]:
+        # The strategy is there once the engine asks for the first step.
+        self._strategy = self._engine.runningstrats[0]
+        self._forecasts = [i for i in descendants(self._strategy) if hasattr(i, "forecaster")]
+        for arrived in self._source:
+            self._log.write("bars", time=arrived.time, decide=arrived.decide, bars=arrived.bars)
+            days = to_days_of(arrived.time)
+            rows = {self._positions[symbol]: (days, *row) for symbol, row in arrived.bars.items()}
+            if rows:
+                self._begin(arrived)
+                yield LiveStep(days, rows, arrived.decide)
+            if rows and arrived.decide:
+                self._after_decision(arrived)
+            if self._plan.ends_when_halted and self.halted and self._flat():
+                return
+
+    def _begin(self, arrived: Arrived) -> None:
+        self._time = arrived.time
+        self._closes.update((symbol, row[3]) for symbol, row in arrived.bars.items())
+        session = session_number(arrived.time)
+        if session != self._session:
+            self._session, self._session_equity = session, self._last_equity
+
+    def _decided(self, order: Order) -> None:
+        """Takes each order as the strategy gives it: the intent is in the journal before anything is sent."""
+        self._log.write("intent", **order_fields(order, self.venue.client_id(order)))
+        if order.alive:
+            self._alive[order.id] = order
+        else:
+            self.turned_down += 1
+            self.events.append(
+                f"{SIDE_NAMES[order.side]} {order.quantity:g} {order.symbol} {order.status}: {order.reason}"
+            )
+
+    def _after_decision(self, arrived: Arrived) -> None:
+        decided = time.monotonic_ns()
+        self.steps += 1
+        self._write_forecasts(arrived)
+        sent = self.venue.flush()
+        done = time.monotonic_ns()
+        self.sent += sent
+        self._minute.extend([done] * sent)
+        self.latencies["decide"].append((decided - arrived.received) / 1e6)
+        if sent:
+            self.latencies["send"].append((done - decided) / 1e6)
+        self._close_orders()
+        self._last_equity = equity = float(self.broker.getvalue())
+        self._log.write(
+            "decision",
+            time=arrived.time,
+            equity=equity,
+            cash=self.broker.getcash(),
+            sent=sent,
+            decide_ms=(decided - arrived.received) / 1e6,
+            send_ms=(done - decided) / 1e6 if sent else None,
+            **getattr(self._strategy, "decision", {}),
+        )
+        self._announce_halt()
+        self._log.commit()
+        self._on_step(self)
+
+    def _write_forecasts(self, arrived: Arrived) -> None:
+        made: dict[str, list[float]] = {}
+        features: dict[str, list[float]] = {}
+        for indicator in self._forecasts:
+            symbol = indicator.data._name
+            if symbol not in arrived.bars or symbol in made:
+                continue
+            values = [float(line[0]) for line in indicator.lines]
+            made[symbol] = values
+            if getattr(indicator, "features", None) is not None:
+                features[symbol] = indicator.features
+            if not math.isnan(values[0]):
+                self._follow(symbol, indicator.forecaster.horizon, values, arrived)
+        if made:
+            self._log.write("forecast", time=arrived.time, lines=made, features=features)
+
+    def _follow(self, symbol: str, horizon: int, values: list[float], arrived: Arrived) -> None:
+        """Keep the forecast until its bars have passed, and then beside what came."""
+        pending = self._pending.setdefault(symbol, deque(maxlen=horizon + 1))
+        close = self._closes[symbol]
+        if len(pending) >= horizon:
+            earlier = pending[-horizon]
+            self._came[symbol] = (earlier, math.log(close / earlier.price))
+        pending.append(
+            Forecasted(
+                made=arrived.time,
+                forecast=values[0],
+                lower=values[1],
+                upper=values[2],
+                horizon=horizon,
+                price=close,
+            )
+        )
+
+    def _close_orders(self) -> None:
+        """Write how the orders ended that have ended since the last step."""
+        for order in [order for order in self._alive.values() if not order.alive]:
+            del self._alive[order.id]
+            self.filled += order.status is OrderStatus.FILLED
+            self.turned_down += order.status is OrderStatus.REJECTED
+            self._log.write(
+                "ended",
+                order=order.id,
+                status=order.status.value,
+                reason=order.reason,
+                filled_quantity=order.filled_quantity,
+            )
+            self._note(order)
+
+    def _note(self, order: Order, more: str = "") -> None:
+        self.events.append(f"{SIDE_NAMES[order.side]} {order.quantity:g} {order.symbol} {order.status}{more}")
+
+    # --- limits on the wall clock ----------------------------------------------------------------------------------
+
+    def _may_open(self) -> str:
+        if self._paused:
+            return self._paused
+        limit = self._plan.risk.max_orders_per_minute
+        if limit is None:
+            return ""
+        now = time.monotonic_ns()
+        while self._minute and now - self._minute[0] > 60_000_000_000:
+            self._minute.popleft()
+        waiting = len(self._minute) + self.venue.unsent
+        if waiting >= limit:
+            return f"risk.max_orders_per_minute: {waiting} orders in the last minute, the limit is {limit}"
+        return ""
+
+    def check_feed(self, *, silent_seconds: float, is_open: bool) -> None:
+        """Halt when the market is open and no bar has come for longer than ``risk.stale_seconds``."""
+        limit = self._plan.risk.stale_seconds
+        if limit is None or not is_open or silent_seconds <= limit or self.halted or not self._time:
+            return
+        self.broker.halt(f"risk.stale_seconds: no bar for {silent_seconds:.0f} seconds, the limit is {limit:g}")
+        self.sent += self.venue.flush()
+        self._announce_halt()
+        self._log.commit()
+        self._on_step(self)
+
+    def _announce_halt(self) -> None:
+        if self.halted and not self._announced:
+            self._announced = True
+            self._log.write("halt", time=self._time, reason=self.halted)
+            self.events.append(f"HALTED: {self.halted}")
+
+    def pause(self, reason: str) -> None:
+        """Open no position while there is a reason; an empty one lifts the pause."""
+        if reason != self._paused:
+            self._log.write("pause", reason=reason)
+            self.events.append(f"entries paused: {reason}" if reason else "entries allowed again")
+        self._paused = reason
+
+    def _flat(self) -> bool:
+        return not self.venue.open_orders and not any(p.quantity for p in self.venue.ledger.positions.values())
+
+    # --- for whoever watches ---------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """A picture of the run as it is now."""
+        feed, broker, reconnects = self._connections()
+        ledger = self.venue.ledger
+        fills = self.venue.fill_latencies
+        latencies = {name: sorted(values)[len(values) // 2] for name, values in self.latencies.items() if values}
+        if fills:
+            latencies["fill"] = sorted(fills)[len(fills) // 2] / 1e6
+        return Status(
+            run=self._plan.run,
+            venue=self._plan.venue,
+            step=self.steps,
+            time=self._time,
+            closes=dict(self._closes),
+            forecasts={symbol: pending[-1] for symbol, pending in self._pending.items()},
+            came=dict(self._came),
+            positions={
+                symbol: Held(
+                    quantity=position.quantity,
+                    average_price=position.average_price,
+                    price=self._closes.get(symbol, math.nan),
+                )
+                for symbol, position in sorted(ledger.positions.items())
+                if position.quantity
+            },
+            orders=tuple(_open(order) for order in self._alive.values() if order.alive),
+            equity=self._last_equity,
+            starting_equity=self._plan.broker.cash,
+            session_equity=self._session_equity,
+            cash=ledger.cash,
+            sent=self.sent,
+            filled=self.filled,
+            turned_down=self.turned_down,
+            latencies_ms=latencies,
+            feed=feed,
+            broker=broker,
+            reconnects=reconnects,
+            halted=self.halted,
+            log=tuple(self.events),
+        )
+
+
+def _open(order: Order) -> OpenOrder:
+    prices = [(f"limit {order.limit_price:g}", order.limit_price), (f"stop {order.stop_price:g}", order.stop_price)]
+    return OpenOrder(
+        number=order.id,
+        symbol=order.symbol,
+        side=SIDE_NAMES[order.side],
+        quantity=order.remaining if math.isfinite(order.remaining) else order.quantity,
+        type=order.type,
+        prices=", ".join(text for text, price in prices if not math.isnan(price)),
+        decided=order.decided,
+    )

@@ -1,0 +1,95 @@
+"""What a paper run is doing at this moment, for whoever watches: the terminal today, the page tomorrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecasted:
+    """A forecast and what came of it.
+
+    Attributes:
+        made: end of the bar it was made at, UTC ns.
+        forecast, lower, upper: log return over the next ``horizon`` bars.
+        horizon: bars ahead.
+        price: the close it was made at.
+    """
+
+    made: int
+    forecast: float
+    lower: float
+    upper: float
+    horizon: int
+    price: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A position: signed quantity, average entry price, last close."""
+
+    quantity: float
+    average_price: float
+    price: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOrder:
+    """An order that waits: number, symbol, side, quantity, type, and its prices in words."""
+
+    number: int
+    symbol: str
+    side: str
+    quantity: float
+    type: str
+    prices: str
+    decided: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A picture of the run after a step.
+
+    Attributes:
+        run: its folder's name.
+        venue: where it trades: ``replay``, ``exchange`` or ``Alpaca paper``.
+        step: steps that were decided on so far.
+        time: end of the last bar, UTC ns; 0 before the first.
+        closes: symbol -> last close.
+        forecasts: symbol -> the newest forecast, about a bar that is not there yet.
+        came: symbol -> (an earlier forecast whose bars have passed, the log return that came).
+        positions, orders: what is held, what waits.
+        equity, starting_equity, session_equity: account currency; the last at the end of the session before.
+        cash: account currency.
+        sent, filled, turned_down: orders so far.
+        latencies_ms: of the last steps: ``decide`` (bar received to decision), ``send`` (to the broker's answer), and
+            ``fill`` (sent to fill received).
+        feed, broker: state of the connections in words.
+        reconnects: times a connection was lost and made anew.
+        halted: why a limit stopped trading, or empty.
+        log: the last events in words.
+    """
+
+    run: str
+    venue: str
+    step: int
+    time: int
+    closes: Mapping[str, float]
+    forecasts: Mapping[str, Forecasted]
+    came: Mapping[str, tuple[Forecasted, float]]
+    positions: Mapping[str, Held]
+    orders: tuple[OpenOrder, ...]
+    equity: float
+    starting_equity: float
+    session_equity: float
+    cash: float
+    sent: int
+    filled: int
+    turned_down: int
+    latencies_ms: Mapping[str, float]
+    feed: str
+    broker: str
+    reconnects: int
+    halted: str
+    log: tuple[str, ...] = field(default=())

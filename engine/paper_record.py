@@ -1,0 +1,153 @@
+"""A paper run's folder from its journal: the same records, figures and pages as a backtest's, finished or not."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from engine.config import RunConfig, load_config
+from engine.data.bars import Bars
+from engine.data.calendars import sessions_of
+from engine.data.sources import load_benchmark
+from engine.live.journal import FILE, Journal
+from engine.live.recorded import Recorded, read_recorded
+from engine.preparation import buy_and_hold
+from engine.remarks import observations
+from engine.report.recording import record_run
+from engine.report.run import Run, load_manifest
+from engine.simulation.simulate import RecordedForecasts, Simulation, equity_curve
+from engine.trading.trades import round_trips
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
+
+
+def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
+    """Run file, manifest and journal of a paper run's folder.
+
+    Raises:
+        DataError: the journal is missing, damaged, or another run's.
+        ConfigError: the folder's run file is damaged.
+    """
+    manifest = load_manifest(folder)
+    config = load_config(folder / "config.yaml")
+    journal = Journal.read_only(folder / FILE, run=manifest.get("journal", folder.name))
+    try:
+        return config, manifest, read_recorded(journal, cash=config.broker.cash)
+    finally:
+        journal.close()
+
+
+def recorded_bars(recorded: Recorded, manifest: dict[str, Any]) -> tuple[Bars, pd.Timestamp]:
+    """The bars that a run has seen, history included, and the end of the first one that was decided on."""
+    bars = Bars(
+        frames=recorded.frames(),
+        timeframe=manifest["timeframe"],
+        adjustment=manifest["adjustment"],
+        source=manifest["source"],
+        close_only=manifest["close_only"],
+        synthetic=manifest["synthetic"],
+        survivor_biased=manifest["survivor_biased"],
+    )
+    return bars, pd.Timestamp(recorded.first_decision, tz="UTC")
+
+
+def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run:
+    """Everything that a run's folder holds, from its journal.
+
+    Args:
+        forecaster: the model that the run traded with, if any.
+
+    Raises:
+        DataError: the journal is damaged, or nothing was decided yet.
+    """
+    config, manifest, recorded = read_paper(folder)
+    bars, start = recorded_bars(recorded, manifest)
+    simulation = _as_simulation(recorded, bars, start, config, forecaster)
+    held = buy_and_hold(config, bars, start)
+    benchmark = load_benchmark(config.data, config.folder)
+    replayed = manifest["mode"] == "replay"
+    run = record_run(
+        config,
+        kind="paper",
+        period=_period(manifest, bars, start),
+        bars=bars,
+        start=start,
+        benchmark=benchmark,
+        simulation=simulation,
+        buy_and_hold=held.equity["equity"],
+        strategy_hash=manifest["strategy_hash"],
+        forecaster=forecaster,
+        in_sample=False,
+        remarks=[*manifest["preparation"], *observations(bars, simulation, held, benchmark), *_ending(recorded)],
+        more={
+            **{key: manifest[key] for key in ("mode", "journal", "account", "strategy_hash", "preparation")},
+            "journal_entries": recorded.counts,
+            # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.
+            "latency_ms": {name: _quantiles(values) for name, values in sorted(recorded.latencies_ms.items())},
+        },
+        own_costs=replayed,
+    )
+    run.manifest["status"] = recorded.ended or "running"
+    return run
+
+
+def _as_simulation(
+    recorded: Recorded, bars: Bars, start: pd.Timestamp, config: RunConfig, forecaster: Forecaster | None
+) -> Simulation:
+    times = pd.DatetimeIndex([time for time, _, _ in recorded.steps], tz="UTC").as_unit("ns").rename("time")
+    times = times[times >= start]
+    closes = {symbol: frame["close"] for symbol, frame in bars.frames.items()}
+    forecasts: tuple[RecordedForecasts, ...] = ()
+    if forecaster is not None:
+        forecasts = tuple(
+            RecordedForecasts(
+                forecaster=forecaster,
+                symbol=symbol,
+                lines=recorded.forecast_lines(symbol, pd.DatetimeIndex(bars.frames[symbol].index)),
+            )
+            for symbol in recorded.forecasts
+        )
+    return Simulation(
+        orders=recorded.orders,
+        ledger=recorded.ledger,
+        trades=round_trips(
+            recorded.ledger.fills,
+            last_prices={symbol: float(close.iloc[-1]) for symbol, close in closes.items() if len(close)},
+            last_time=int(times.asi8[-1]),
+        ),
+        equity=equity_curve(times, closes, recorded.ledger, config.broker.cash),
+        halted=recorded.halted,
+        forecasts=forecasts,
+        indicators="live",
+    )
+
+
+def _period(manifest: dict[str, Any], bars: Bars, start: pd.Timestamp) -> tuple[date, date]:
+    """Of a replay the span that was asked for; else the sessions that were seen."""
+    if manifest["period"] is not None:
+        asked = [date.fromisoformat(day) for day in manifest["period"]]
+        return asked[0], asked[1]
+    last = max(frame.index[-1] for frame in bars.frames.values() if len(frame))
+    first, end = sessions_of(pd.DatetimeIndex([start, last]))
+    return first.date(), end.date()
+
+
+def _ending(recorded: Recorded) -> list[str]:
+    still = [order for order in recorded.orders if order.alive]
+    late = recorded.counts.get("late", 0)
+    revised = recorded.counts.get("revision", 0)
+    return [
+        *([f"the run is going on, or was cut off, after {len(recorded.steps)} bars"] if not recorded.ended else []),
+        *([f"{late} bars came too late to be decided on"] if late else []),
+        *([f"{revised} bars were revised after they had been decided on"] if revised else []),
+        *([f"{len(still)} orders were still open at the end"] if still and recorded.ended == "stopped" else []),
+    ]
+
+
+def _quantiles(values: list[float]) -> dict[str, float]:
+    return {"p50": float(np.quantile(values, 0.5)), "p99": float(np.quantile(values, 0.99)), "steps": len(values)}
