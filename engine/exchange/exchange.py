@@ -118,7 +118,7 @@ class Exchange:
         for action in log.actions():
             try:
                 self._repeat(action)
-            except NextbarError as error:
+            except (NextbarError, LookupError, TypeError) as error:
                 raise StorageError(
                     f"{log.path}: action {action.number} of the exchange's state cannot be repeated ({error}); the "
                     "file is damaged: remove it to start afresh"

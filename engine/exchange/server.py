@@ -18,7 +18,7 @@ import pandas as pd
 import uvicorn
 
 from engine.data.bars import Bars
-from engine.errors import BrokerError, ConfigError, NextbarError
+from engine.errors import BrokerError, ConfigError
 from engine.exchange.account import AccountSpec
 from engine.exchange.application import Application
 from engine.exchange.exchange import Exchange
@@ -146,26 +146,31 @@ class ExchangeServer:
             listener.bind((self._host, self._port))
             listener.listen(128)
             self._used = True
-            log = None
-            if self._state is not None:
-                log = ActionLog(self._state, self._exchange.fingerprint)
-                try:
-                    self._exchange.restore(log)
-                except NextbarError:
-                    log.close()
-                    raise
+            log = self._restored()
         except OSError as error:
             listener.close()
             raise BrokerError(
                 f"the exchange could not listen on {self._host}, port {self._port} ({error.strerror}); "
                 "stop what uses that port, or name another one"
             ) from error
-        except NextbarError:
+        except BaseException:
             listener.close()
             raise
         host = f"[{self._host}]" if family == socket.AF_INET6 else self._host
         self.url = f"http://{host}:{listener.getsockname()[1]}"
         return listener, log
+
+    def _restored(self) -> ActionLog | None:
+        """The log, after everything in it has happened again; None without one."""
+        if self._state is None:
+            return None
+        log = ActionLog(self._state, self._exchange.fingerprint)
+        try:
+            self._exchange.restore(log)
+        except BaseException:
+            log.close()
+            raise
+        return log
 
     def _run(
         self, listener: socket.socket, log: ActionLog | None, ready: Callable[[], None], *, foreground: bool = False

@@ -1,0 +1,222 @@
+"""The lock-step clock: its answers, its counts, and the same fills as the backtest to the last bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import backtrader as bt
+import pandas as pd
+import pytest
+
+from engine.cerebro.clock import to_nanoseconds
+from engine.config import BrokerConfig, RiskConfig
+from engine.data.bars import Bars
+from engine.data.cuts import with_history
+from engine.data.samples import load_sample
+from engine.data.timeframes import session_ends
+from engine.simulation.simulate import simulate
+from engine.trading.orders import SIDE_NAMES, OrderStatus
+from tests.exchange.floor import Floor, broker, events, flat, frame, minutes
+
+NANOSECONDS = 1_000_000_000
+
+
+def test_each_answer_names_the_step_and_the_last_one_says_that_there_are_no_more() -> None:
+    bars = minutes({"X": [flat(100.0)] * 3, "Y": [flat(50.0), None, flat(50.0)]})
+    ends = [int(time.value) for time in bars.frames["X"].index]
+    with Floor(bars) as floor:
+        status = floor.get("/nextbar/status")
+        assert status == {
+            "mode": "lock-step", "speed": None, "time": ends[0], "done": False, "bars": 0, "trade_updates": 0,
+        }  # fmt: skip
+        assert floor.advance() == {"time": ends[1], "done": False, "bars": 0, "trade_updates": 0}
+        assert floor.advance() == {"time": ends[2], "done": False, "bars": 0, "trade_updates": 0}
+        for _ in range(2):
+            assert floor.advance() == {"time": None, "done": True, "bars": 0, "trade_updates": 0}
+        status = floor.get("/nextbar/status")
+        assert (status["time"], status["done"]) == (ends[2], True)
+
+
+def test_counts_are_of_messages_pushed_to_this_accounts_connections() -> None:
+    with Floor(minutes({"X": [flat(100.0)] * 5, "Y": [flat(50.0)] * 5})) as floor:
+        floor.order()  # nobody listens: not counted
+        assert floor.advance() == floor.advance() | {"time": 1704205920 * NANOSECONDS, "bars": 0, "trade_updates": 0}
+        data, updates = floor.data(bars=["X"]), floor.updates()
+        floor.order()
+        moved = floor.advance()
+        assert (moved["bars"], moved["trade_updates"]) == (1, 3)
+        assert len(frame(data)) == 1
+        assert len(events(updates, 3)) == 3
+        assert floor.advance()["bars"] == 2
+
+
+def test_updates_are_on_their_way_before_the_bars_and_both_before_the_answer() -> None:
+    with Floor(minutes({"X": [flat(100.0)] * 3})) as floor:
+        data, updates = floor.data(bars=["*"]), floor.updates()
+        floor.order()
+        floor.advance()
+        assert data.recv(timeout=0.5)
+        assert [one["event"] for one in events(updates, 3)] == ["pending_new", "new", "fill"]
+
+
+def test_only_a_lock_step_exchange_can_be_advanced() -> None:
+    with Floor(minutes({"X": [flat(100.0)] * 3}), speed=1.0) as floor:
+        answer = floor.ask("POST", "/nextbar/advance")
+        assert answer.status_code == 409
+        assert "lock-step" in answer.json()["message"]
+
+
+# --- parity --------------------------------------------------------------------------------------------------------
+
+Script = dict[int, list[dict[str, Any]]]
+
+
+def scripted(bars: Bars, times: list[int], seed: int) -> Script:
+    """Random orders at random steps: every type, brackets, cancels; some that no account can pay."""
+    dice = random.Random(seed)
+    script: Script = {}
+    for time in times:
+        for symbol, frame_ in bars.frames.items():
+            known = frame_.loc[: pd.Timestamp(time, tz="UTC")]
+            if known.empty or dice.random() > 0.15:
+                continue
+            last = float(known["close"].iloc[-1])
+            side = dice.choice(["buy", "buy", "sell"])
+            kind = dice.choice(["market", "market", "limit", "stop", "stop_limit", "bracket", "cancel"])
+            away = 1.0 + dice.uniform(-0.002, 0.002)
+            order: dict[str, Any] = {
+                "symbol": symbol,
+                "side": side,
+                "type": kind,
+                "qty": dice.choice([1, 7, 30, 100, 400]),
+                "time_in_force": dice.choice(["day", "gtc"]),
+                "limit_price": round(last * away, 2),
+                "stop_price": round(last * (2.0 - away), 2),
+                "target": round(last * (1.003 if side == "buy" else 0.997), 2),
+                "stop": round(last * (0.998 if side == "buy" else 1.002), 2),
+            }
+            script.setdefault(time, []).append(order)
+    return script
+
+
+class Scripted(bt.Strategy):
+    """Sends the script's orders, and keeps what became of each in ``sent``."""
+
+    params = (("script", None), ("sent", None))
+
+    def next(self) -> None:
+        now = to_nanoseconds(max(data.datetime[0] for data in self.datas if len(data)))
+        for number, order in enumerate(self.p.script.get(now, ())):
+            data = self.getdatabyname(order["symbol"])
+            if not len(data):
+                continue
+            if order["type"] == "cancel":
+                if self.p.sent:
+                    self.cancel(list(self.p.sent.values())[-1][0])
+                continue
+            self.p.sent[now, number] = self.submit(order, data)
+
+    def submit(self, order: Mapping[str, Any], data: Any) -> list[Any]:
+        common = {"data": data, "size": order["qty"], "valid": 0 if order["time_in_force"] == "day" else None}
+        go = self.buy if order["side"] == "buy" else self.sell
+        if order["type"] == "market":
+            return [go(exectype=bt.Order.Market, **common)]
+        if order["type"] == "limit":
+            return [go(exectype=bt.Order.Limit, price=order["limit_price"], **common)]
+        if order["type"] == "stop":
+            return [go(exectype=bt.Order.Stop, price=order["stop_price"], **common)]
+        if order["type"] == "stop_limit":
+            prices = {"price": order["stop_price"], "plimit": order["limit_price"]}
+            return [go(exectype=bt.Order.StopLimit, **prices, **common)]
+        whole = self.buy_bracket if order["side"] == "buy" else self.sell_bracket
+        legs = {"stopprice": order["stop"], "limitprice": order["target"]}
+        valid = common["valid"]
+        made: list[Any] = whole(
+            data=data, size=order["qty"], exectype=bt.Order.Market, valid=valid,
+            stopargs={"valid": valid}, limitargs={"valid": valid}, **legs,
+        )  # fmt: skip
+        return made
+
+
+def body_of(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The script's order as Alpaca takes it."""
+    body = {name: order[name] for name in ("symbol", "side", "qty", "time_in_force")}
+    kind = order["type"]
+    if kind == "bracket":
+        exits = {"take_profit": {"limit_price": order["target"]}, "stop_loss": {"stop_price": order["stop"]}}
+        return body | {"type": "market", "order_class": "bracket", **exits}
+    prices = {"limit": ("limit_price",), "stop": ("stop_price",), "stop_limit": ("limit_price", "stop_price")}
+    return body | {"type": kind} | {name: order[name] for name in prices.get(kind, ())}
+
+
+TERMS = {
+    "margin": broker(
+        cash=50_000.0, short=True, slippage_bps=1.3, commission={"bps": 0.7, "per_share": 0.003, "minimum": 0.35}
+    ),
+    "cash": broker(cash=20_000.0, account="cash", slippage_bps=0.9, commission={"per_share": 0.005, "minimum": 1.0}),
+}
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_the_same_orders_give_the_backtests_fills_and_cash_to_the_last_bit(terms: BrokerConfig) -> None:
+    sample = load_sample("minutes", ("SYN_CALM", "SYN_THIN", "SYN_WILD"))
+    bars, start, _ = with_history(sample, (date(2023, 11, 22), date(2023, 11, 24)), warmup=30)
+    times = sorted({int(t.value) for f in bars.frames.values() for t in f.index if t >= start})
+    script = scripted(bars, times, seed=11)
+    sent: dict[tuple[int, int], list[Any]] = {}
+    backtest = simulate(
+        bars,
+        Scripted,
+        {"script": script, "sent": sent},
+        broker=terms,
+        risk=RiskConfig(max_gross=2.0),
+        start=start,
+        session_ends=session_ends(bars),
+    )
+    with Floor(bars, start=start, terms=terms) as floor:
+        socket = floor.updates()
+        heard: list[dict[str, Any]] = []
+        asked = rejected = 0
+        placed: dict[str, Any] | None = None
+        while (moved := floor.advance())["time"] is not None:
+            heard += events(socket, moved["trade_updates"] - len(heard))
+            for number, order in enumerate(script.get(moved["time"], ())):
+                key = (moved["time"], number)
+                if order["type"] == "cancel":
+                    if asked and placed is not None:
+                        floor.ask("DELETE", f"/v2/orders/{placed['id']}")
+                    continue
+                if key not in sent or sent[key][0].info.get("reason", "").startswith(("risk.", "its entry")):
+                    placed = None if key in sent else placed
+                    continue  # our own risk gate kept it at home
+                asked += 1
+                answer = floor.ask("POST", "/v2/orders", json=body_of(order))
+                assert answer.status_code in (200, 403), answer.text
+                placed = answer.json() if answer.status_code == 200 else None
+                rejected += placed is None
+        heard += events(socket, floor.get("/nextbar/status")["trade_updates"] - len(heard))
+        account = floor.get("/v2/account")
+    fills = [
+        (one["order"]["symbol"], one["order"]["side"], one["qty"], one["price"], one["timestamp"], one["position_qty"])
+        for one in heard
+        if one["event"] in ("fill", "partial_fill")
+    ]
+    expected = []
+    held: dict[str, float] = {}
+    for fill in backtest.ledger.fills:
+        held[fill.symbol] = held.get(fill.symbol, 0.0) + fill.signed_quantity
+        time = pd.Timestamp(fill.time, tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
+        expected.append(
+            (fill.symbol, SIDE_NAMES[fill.side], f"{fill.quantity:g}", repr(fill.price), time, f"{held[fill.symbol]:g}")
+        )
+    assert len(fills) > 100
+    assert [(*one[:3], repr(float(one[3])), *one[4:]) for one in fills] == expected
+    assert float(account["cash"]) == backtest.ledger.cash
+    turned_down = [order for order in backtest.orders if order.status is OrderStatus.REJECTED and order.parent is None]
+    assert rejected == len(turned_down) > 3
+    ends = {one["event"] for one in heard}
+    assert ends >= {"fill", "canceled", "expired"}
+    assert len({one["execution_id"] for one in heard}) == len(heard)
