@@ -249,6 +249,7 @@ def _trade(prepared: Prepared, stage: _Stage, *, root: Path, now: datetime, on_s
     config, bars = prepared.config, prepared.bars
     manifest = {
         "kind": "paper",
+        "journal": secrets.token_hex(8),
         "mode": stage.mode,
         "account": str(stage.connection.account.get("account_number", "")),
         "period": stage.period,
@@ -265,7 +266,7 @@ def _trade(prepared: Prepared, stage: _Stage, *, root: Path, now: datetime, on_s
         "preparation": [*prepared.remarks, *stage.remarks],
     }
     folder = open_run(root / "runs", config.name, manifest, portable(config), now=now)
-    journal = Journal.create(folder / FILE, {"run": folder.name, "config": manifest["hashes"], "mode": stage.mode})
+    journal = Journal.create(folder / FILE, {"id": manifest["journal"], "run": folder.name})
     try:
         how = _traded(prepared, stage, folder, journal, on_status)
     except BaseException as error:
@@ -312,9 +313,6 @@ def _traded(prepared: Prepared, stage: _Stage, folder: Path, journal: Journal, o
             history=stage.history,
             broker=config.broker,
             risk=config.risk,
-            session_ends=session_ends(stage.history)
-            if any(map(len, stage.history.frames.values()))
-            else lambda t: True,
             ends_when_halted=stage.mode == "alpaca",
         ),
         source=_Steps(steps),

@@ -35,7 +35,7 @@ def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
     """
     manifest = load_manifest(folder)
     config = load_config(folder / "config.yaml")
-    journal = Journal.read_only(folder / FILE, run=manifest.get("journal", folder.name))
+    journal = Journal.read_only(folder / FILE, identity=manifest["journal"])
     try:
         return config, manifest, read_recorded(journal, cash=config.broker.cash)
     finally:

@@ -55,7 +55,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, about: Mapping[str, Any]) -> Journal:
-        """A new journal; ``about`` says whose it is: at least ``run``.
+        """A new journal; ``about`` says whose it is: at least ``id``, which its run's manifest repeats.
 
         Raises:
             StorageError: it is there already, or cannot be written.
@@ -90,7 +90,7 @@ class Journal:
         return cls(connection, path, lock)
 
     @classmethod
-    def read_only(cls, path: Path, *, run: str | None = None) -> Journal:
+    def read_only(cls, path: Path, *, identity: str | None = None) -> Journal:
         """A journal to read, of a finished run or of one that is still going on.
 
         Raises:
@@ -109,9 +109,11 @@ class Journal:
             raise DataError(
                 f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
             )
-        owner = json.loads(about.get("run", "null"))
-        if run is not None and owner != run:
-            raise DataError(f"{path}: the journal is of the run {owner}, expected {run}; it was moved here by mistake")
+        if identity is not None and journal.about.get("id") != identity:
+            raise DataError(
+                f"{path}: the journal is that of the run {journal.about.get('run')}, not of this folder's manifest; "
+                "put the two together again"
+            )
         return journal
 
     @property
