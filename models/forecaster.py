@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +74,30 @@ class Forecaster:
         Raises:
             ValueError: the number of bars is not ``memory``.
         """
-        return self.latest_and_features(columns)[0]
+        return self.latest_of([columns])[0][0]
 
-    def latest_and_features(self, columns: Columns) -> tuple[tuple[float, float, float], list[float]]:
-        """``latest``, and the features of the last bar, in the order of the bundle's record."""
-        if len(columns) != self.memory:
-            raise ValueError(f"expected the last {self.memory} bars, found {len(columns)}")
-        values = compute(self._features, columns)
-        forecast, lower, upper = self._forecast(values)[-1].tolist()
-        return (forecast, lower, upper), values[-1].tolist()
+    def latest_of(self, several: Sequence[Columns]) -> list[tuple[tuple[float, float, float], list[float]]]:
+        """``latest`` of several symbols, in one pass of the network, and the features of each one's last bar.
+
+        Raises:
+            ValueError: the number of bars of a symbol is not ``memory``.
+        """
+        values = []
+        for columns in several:
+            if len(columns) != self.memory:
+                raise ValueError(f"expected the last {self.memory} bars, found {len(columns)}")
+            values.append(compute(self._features, columns))
+        windows = np.stack([own[-self._lookback :].reshape(-1) for own in values])
+        with torch.inference_mode():
+            forecasts = [
+                row
+                for start in range(0, len(windows), BATCH)
+                for row in self._forecast_batch(windows[start : start + BATCH]).to(torch.float64).tolist()
+            ]
+        return [
+            ((forecast, lower, upper), own[-1].tolist())
+            for (forecast, lower, upper), own in zip(forecasts, values, strict=True)
+        ]
 
     def _forecast_batch(self, windows: Singles) -> torch.Tensor:
         """Forecasts [n, 3] of n <= 64 windows [n, lookback * features]."""

@@ -7,6 +7,7 @@ if self.forecast.lower[0] > 0.0: self.buy()
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,13 +76,31 @@ class ForecastIndicator(bt.Indicator):
         ready = len(lines[0].array) - 1 - lines[0].idx
         if ready <= 0:
             columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
-            values, self.features = self.forecaster.latest_and_features(columns)
+            ((values, self.features),) = self.forecaster.latest_of([columns])
             return values
         first = lines[0].idx - memory + 1
         columns = _columns(*(np.array(line.array[first:], dtype=np.float64) for line in lines))
         rows = self.forecaster.forecast(columns)[memory - 1 :].tolist()
         self._ahead = {len(self) + number: tuple(row) for number, row in enumerate(rows)}
         return self._ahead.pop(len(self))
+
+    @staticmethod
+    def forecast_together(indicators: Sequence[ForecastIndicator]) -> None:
+        """Forecast for several datas that have a new bar, in one pass of the network where they share a forecaster.
+
+        To be called once the datas have moved on, before their indicators do: these find the forecast made.
+        """
+        groups: dict[int, list[tuple[ForecastIndicator, Columns]]] = {}
+        for indicator in indicators:
+            lines, memory = indicator._inputs(), indicator.forecaster.memory
+            if len(lines[0]) >= memory and len(lines[0].array) - 1 == lines[0].idx:
+                columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
+                groups.setdefault(id(indicator.forecaster), []).append((indicator, columns))
+        for group in groups.values():
+            made = group[0][0].forecaster.latest_of([columns for _, columns in group])
+            for (indicator, _), (values, features) in zip(group, made, strict=True):
+                indicator._ahead = {len(indicator.data): values}
+                indicator.features = features
 
     def once(self, start: int, end: int) -> None:
         """Forecast bars start to end at once; each from its own last ``memory`` bars."""

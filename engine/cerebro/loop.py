@@ -313,6 +313,8 @@ class LiveLines:
         self._followers: list[list[Any]] = [[] for _ in datas]
         for indicator in strategy._lineiterators[_INDICATORS]:
             self._followers[clock_position(indicator, datas) or 0].append(indicator)
+        # Known by what they offer: importing their class would import torch, also for strategies without a forecast.
+        self._forecasts = [i for i in descendants(strategy) if hasattr(i, "forecast_together")]
         self._computed = [line for holder in descendants(strategy) for line in holder.lines]
         self._steps = 0
 
@@ -322,6 +324,10 @@ class LiveLines:
         for position in moved:
             self._datas[position].step()
             self.cells[position][0] += 1
+        if self._forecasts:
+            datas = {id(self._datas[position]) for position in moved}
+            fresh = [indicator for indicator in self._forecasts if id(indicator.data) in datas]
+            self._forecasts[0].forecast_together(fresh)
         for position in moved:
             for indicator in self._followers[position]:
                 indicator._next()
