@@ -142,6 +142,89 @@ def backtest(
 
 
 @command
+def paper(
+    config: Config,
+    *,
+    overrides: Overrides = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Trade on the embedded exchange, which replays the test span; no keys.")
+    ] = False,
+    speed: Annotated[
+        str | None,
+        typer.Option(metavar="SPEED", help="Of a replay, to watch it: 5/s (bars a second), 60x (real time), or max."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Trade the strategy on paper: at Alpaca with keys, or on the embedded exchange with --replay."""
+    from engine import terminal
+    from engine.config import load_config
+    from engine.errors import RiskHalt
+    from engine.paper import paper
+    from engine.watch import watching
+
+    resolved = load_config(config, overrides or ())
+    pace = terminal.pace_seconds(speed, resolved.data.timeframe, replay=replay)
+    with watching() as on_status, redirect_stdout(sys.stderr):
+        report = paper(resolved, now=datetime.now(UTC), replay=replay, pace_seconds=pace, on_status=on_status)
+    for remark in report.remarks:
+        terminal.warn(remark)
+    if as_json:
+        terminal.print_json(report)
+    else:
+        terminal.print_metrics(report.metrics)
+        terminal.print_latencies(report.latency_ms)
+    if report.halted:
+        terminal.warn(f"trading stopped: {report.halted}")
+    terminal.wrote(report.run / "report.html", following=f"nextbar twin {report.run.name}")
+    if report.halted:
+        return RiskHalt.exit_code
+    return INTERRUPTED if report.status == "stopped" else 0
+
+
+@command
+def twin(run: RunName, *, as_json: AsJson = False) -> int:
+    """Replay a paper run's decisions from its journal, name the first difference, and compare its fills with the model."""
+    from engine import terminal
+    from engine.twin import twin
+
+    report = twin(run, root=RUNS)
+    if as_json:
+        terminal.print_json(report)
+    else:
+        terminal.print_twin(report)
+    return 0 if report.verdict == "identical" else FAILED
+
+
+@command
+def exchange(
+    config: Config,
+    *,
+    overrides: Overrides = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 for any free one.")] = 8181,
+    speed: Annotated[
+        str, typer.Option(metavar="SPEED", help="1x (real time), 60x, max, or lock-step (moved by its client).")
+    ] = "60x",
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the exchange's state here, and go on from it.")
+    ] = None,
+) -> None:
+    """Serve the run file's test span as an Alpaca-compatible exchange on this machine, to practise on."""
+    from engine import terminal
+    from engine.config import load_config
+    from engine.serving import PRACTICE, serve
+
+    resolved = load_config(config, overrides or ())
+    serve(
+        resolved,
+        port=port,
+        speed=terminal.exchange_speed(speed),
+        state=state,
+        keys=PRACTICE,
+        on_ready=terminal.print_exchange,
+    )
+
+
+@command
 def report(run: RunName, *, as_json: AsJson = False) -> None:
     """Write the report of a finished run anew from its folder."""
     from engine import terminal

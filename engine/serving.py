@@ -14,6 +14,9 @@ from engine.data.cuts import with_history
 from engine.data.sources import load_bars
 from engine.exchange.server import AccountSpec, ExchangeServer
 
+# Key and secret of the one account of `nextbar exchange`: it serves this machine only, and guards nothing.
+PRACTICE = ("practice", "practice")
+
 
 def serve(
     config: RunConfig,

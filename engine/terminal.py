@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,6 +78,52 @@ def print_yaml(value: Mapping[str, Any]) -> None:
     import yaml
 
     print(yaml.safe_dump(dict(value), sort_keys=False), end="")
+
+
+def pace_seconds(speed: str | None, timeframe: str, *, replay: bool) -> float:
+    """Seconds between two steps of a replay: ``5/s``, ``60x`` of real time, or ``max``."""
+    if speed is None or speed == "max":
+        return 0.0
+    if not replay:
+        raise ConfigError("--speed: only a replay has one; at Alpaca, time passes by itself")
+    if speed.endswith("/s"):
+        return 1.0 / _positive(speed.removesuffix("/s"), "--speed", speed)
+    from engine.data.timeframes import trading_seconds
+
+    return trading_seconds(timeframe) / _positive(speed.removesuffix("x"), "--speed", speed)
+
+
+def exchange_speed(speed: str) -> float | None:
+    """Simulated seconds a second; None for lock-step."""
+    if speed == "lock-step":
+        return None
+    return math.inf if speed == "max" else _positive(speed.removesuffix("x"), "--speed", speed)
+
+
+def _positive(number: str, option: str, text: str) -> float:
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < math.inf:
+        raise ConfigError(f"{option}: expected 5/s, 60x or max (an exchange: 60x, max or lock-step), found {text}")
+    return value
+
+
+def print_exchange(url: str) -> None:
+    """Where an exchange serves, and how to reach it."""
+    say(
+        f"Serving at {url} until Ctrl-C. To trade there from another terminal:\n"
+        f"  APCA_API_BASE_URL={url} APCA_API_KEY_ID=practice APCA_API_SECRET_KEY=practice nextbar paper CONFIG"
+    )
+
+
+def print_latencies(latencies: Mapping[str, Mapping[str, float]]) -> None:
+    """How long decisions and orders took, in milliseconds."""
+    names = {"decide_ms": "bar to decision", "send_ms": "decision to the broker's answer"}
+    for key, name in names.items():
+        if key in latencies:
+            say(f"{name}: p50 {latencies[key]['p50']:.2f} ms, p99 {latencies[key]['p99']:.2f} ms")
 
 
 def span_name(name: str) -> SpanName:

@@ -33,6 +33,13 @@ def duration(timeframe: str) -> pd.Timedelta:
     return pd.Timedelta(int(timeframe[:-1]), unit="min" if timeframe[-1] == "m" else "h")
 
 
+def trading_seconds(timeframe: str) -> float:
+    """Trading time from one bar to the next, seconds: a session has six and a half hours."""
+    if is_intraday(timeframe):
+        return float(duration(timeframe) / pd.Timedelta(seconds=1))
+    return 6.5 * 3600.0 * (5.0 if timeframe == "1w" else 1.0)
+
+
 def session_ends(bars: Bars) -> Callable[[int], bool]:
     """Whether a session ends with the bar that ends at this time (UTC ns): always, unless bars are intraday."""
     if not is_intraday(bars.timeframe):
