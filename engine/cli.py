@@ -183,7 +183,7 @@ def paper(
 
 @command
 def twin(run: RunName, *, as_json: AsJson = False) -> int:
-    """Replay a paper run's decisions from its journal, name the first difference, and compare its fills with the model."""
+    """Go through a paper run once more from its journal, name the first difference, and weigh its fills."""
     from engine import terminal
     from engine.twin import twin
 

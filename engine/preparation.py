@@ -64,7 +64,12 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
         StrategyError: the strategy could not be loaded.
     """
     bars = load_bars(config.data, config.folder)
-    forecaster, remarks = _forecaster(config, bars, root)
+    forecaster = forecaster_of(config, root)
+    remarks: tuple[str, ...] = ()
+    if forecaster is not None:
+        from models.bundle import check_fit
+
+        remarks = check_fit(forecaster.bundle, config, bars)
     return Prepared(
         config=config,
         bars=bars,
@@ -76,15 +81,15 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
     )
 
 
-def _forecaster(config: RunConfig, bars: Bars, root: Path) -> tuple[Forecaster | None, tuple[str, ...]]:
+def forecaster_of(config: RunConfig, root: Path) -> Forecaster | None:
+    """The run file's model, if it has one; ``root`` holds ``bundles/``."""
     if config.model is None:
-        return None, ()
+        return None
     # Seconds of imports that a run without a model does not pay.
-    from models.bundle import check_fit, find_bundle
+    from models.bundle import find_bundle
     from models.forecaster import Forecaster
 
-    forecaster = Forecaster.load(find_bundle(config, root / "bundles"))
-    return forecaster, check_fit(forecaster.bundle, config, bars)
+    return Forecaster.load(find_bundle(config, root / "bundles"))
 
 
 def refuse_seen_bars(forecasters: Iterable[Forecaster], span: SpanName, period: Period) -> bool:

@@ -18,6 +18,7 @@ from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.report.comparison import Comparison
+    from engine.twin import TwinReport
 
 _SHOWN = (
     "total_return_pct",
@@ -116,6 +117,25 @@ def print_exchange(url: str) -> None:
         f"Serving at {url} until Ctrl-C. To trade there from another terminal:\n"
         f"  APCA_API_BASE_URL={url} APCA_API_KEY_ID=practice APCA_API_SECRET_KEY=practice nextbar paper CONFIG"
     )
+
+
+def print_twin(report: TwinReport) -> None:
+    """What a twin found."""
+    compared = ", ".join(f"{count} {kind}s" for kind, count in report.compared.items())
+    say(f"Twin of {report.run.name}: {report.verdict} ({report.steps} bars; {compared}).")
+    if report.difference:
+        warn(f"the first difference: {report.difference}")
+    for remark in report.remarks:
+        warn(remark)
+    model = "the same orders" if report.same_orders else "other orders"
+    model += " and the same fills" if report.same_fills else " and other fills"
+    say(f"A backtest over the recorded bars gives {model}.")
+    fills = report.fills
+    if fills["matched"] and not report.same_fills:
+        say(
+            f"Of {fills['matched']} fills of the same orders, the recorded prices cost {fills['cost_bps_mean']:+.2f} bps "
+            f"more than the modelled ones on average, {fills['cost_bps_worst']:+.2f} at worst."
+        )
 
 
 def print_latencies(latencies: Mapping[str, Mapping[str, float]]) -> None:

@@ -127,7 +127,7 @@ class Journal:
         try:
             self._connection.execute(
                 "INSERT INTO log (written, kind, body) VALUES (?, ?, ?)",
-                (time.time_ns(), kind, json.dumps(_plain(body), separators=(",", ":"), allow_nan=False)),
+                (time.time_ns(), kind, json.dumps(plain(body), separators=(",", ":"), allow_nan=False)),
             )
         except sqlite3.Error as error:
             raise _storage_error(self.path, error) from error
@@ -195,12 +195,12 @@ def _storage_error(path: Path, error: Exception) -> StorageError:
     )
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: it is written as null."""
+def plain(value: Any) -> Any:
+    """A value as the journal holds it: JSON has no NaN, which becomes null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

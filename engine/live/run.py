@@ -75,12 +75,14 @@ class LiveRun:
         log: Log,
         on_step: Callable[[LiveRun], None] = lambda run: None,
         connections: Callable[[], tuple[str, str, int]] = lambda: ("", "", 0),
+        limits: Callable[[Order], str] | None = None,
     ) -> None:
         """Prepare the run.
 
         Args:
             on_step: called after each step; may ask for ``status()``.
             connections: states of feed and broker in words, and how often a connection was made anew.
+            limits: why an order may not be sent now, or empty; the limits on the wall clock, if None.
         """
         self._plan = plan
         self._source = source
@@ -107,7 +109,7 @@ class LiveRun:
         self.broker = Broker(
             broker=plan.broker,
             risk=plan.risk,
-            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=self._may_open),
+            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=limits or self._may_open),
             record=self._decided,
         )
         self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
@@ -257,7 +259,7 @@ class LiveRun:
 
     # --- limits on the wall clock ----------------------------------------------------------------------------------
 
-    def _may_open(self) -> str:
+    def _may_open(self, order: Order) -> str:
         if self._paused:
             return self._paused
         limit = self._plan.risk.max_orders_per_minute
@@ -276,7 +278,11 @@ class LiveRun:
         limit = self._plan.risk.stale_seconds
         if limit is None or not is_open or silent_seconds <= limit or self.halted or not self._time:
             return
-        self.broker.halt(f"risk.stale_seconds: no bar for {silent_seconds:.0f} seconds, the limit is {limit:g}")
+        self.halt(f"risk.stale_seconds: no bar for {silent_seconds:.0f} seconds, the limit is {limit:g}")
+
+    def halt(self, reason: str) -> None:
+        """Stop trading between two bars: cancel what is open and close every position at once."""
+        self.broker.halt(reason)
         self.sent += self.venue.flush()
         self._announce_halt()
         self._log.commit()

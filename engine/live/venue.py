@@ -49,7 +49,7 @@ class LiveVenue(Venue):
         desk: the way to the broker.
         log: where intents, answers, updates and fills are written.
         run: short name of the run, for client order ids.
-        may_open: why no order that opens a position may be sent now, or empty; limits on the wall clock.
+        may_open: why this order, which opens a position, may not be sent now, or empty: limits on the wall clock.
         clock: monotonic ns, as the messages' times of receipt.
         late_fills: fills of orders that the strategy had cancelled; booked, and told nobody.
         fill_latencies: from the sending of an order to the receipt of its fill, ns, the last ones.
@@ -58,7 +58,7 @@ class LiveVenue(Venue):
     desk: Desk
     log: Log
     run: str
-    may_open: Callable[[], str] = lambda: ""
+    may_open: Callable[[Order], str] = lambda order: ""
     clock: Callable[[], int] = monotonic_ns
     news: Sequence[object] = ("the broker may have told something",)
     late_fills: int = 0
@@ -79,7 +79,7 @@ class LiveVenue(Venue):
             order.reason = "pairs of orders that cancel one another (oco) are not sent to Alpaca; use a bracket"
             return False
         held = self.ledger.quantity(order.symbol)
-        reason = self.may_open() if order.parent is None and held * order.side >= 0.0 else ""
+        reason = self.may_open(order) if order.parent is None and held * order.side >= 0.0 else ""
         if reason:
             order.status, order.reason = OrderStatus.REFUSED, reason
             return False
@@ -196,6 +196,7 @@ class LiveVenue(Venue):
             quantity=_number(fields.get("qty")),
             price=_number(fields.get("price")),
             filled_quantity=_number(remote.get("filled_qty")),
+            average_price=_number(remote.get("filled_avg_price")),
             at=fields.get("timestamp"),
             received=message.received,
         )

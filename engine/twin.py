@@ -1,0 +1,158 @@
+"""The use case behind ``nextbar twin``: a paper run's decisions once more, and its fills beside the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from engine.config import RunConfig
+from engine.data.bars import Bars
+from engine.errors import ConfigError
+from engine.live.journal import FILE, Journal
+from engine.live.recorded import Recorded
+from engine.live.retrace import Retrace
+from engine.live.run import Plan
+from engine.paper_record import read_paper, recorded_bars
+from engine.preparation import forecaster_of, simulated
+from engine.report.hashes import fills_hash, orders_hash
+from engine.report.records import fills_frame, orders_frame
+from engine.report.run import find_run
+from engine.trading.orders import Fill, OrderStatus
+from strategies.loading import LoadedStrategy, load_strategy
+from strategies.rule import Context
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
+
+IDENTICAL, DIFFERS = "identical", "differs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinReport:
+    """What the twin found.
+
+    Attributes:
+        verdict: ``identical``: given the recorded bars, answers and fills, every feature, forecast, decision and order
+            is the same to the bit; or ``differs``.
+        difference: the first one in a sentence, or empty.
+        steps: bars gone through. compared: kind -> entries that are the same.
+        same_orders, same_fills: whether a backtest over the recorded bars gives the same orders, and the same fills.
+        fills: the recorded fills beside that backtest's, by order: ``matched`` fills, ``unmatched`` on either side, and
+            what the recorded ones cost beyond the modelled price: ``cost_bps_mean``, ``cost_bps_worst`` (None without).
+        remarks: one sentence each.
+    """
+
+    run: Path
+    verdict: str
+    difference: str
+    steps: int
+    compared: Mapping[str, int]
+    same_orders: bool
+    same_fills: bool
+    fills: Mapping[str, float | int | None]
+    remarks: tuple[str, ...]
+
+
+def twin(reference: str, *, root: Path) -> TwinReport:
+    """Go through a paper run once more from its journal, and compare.
+
+    Args:
+        reference: a run's folder or name, or ``latest``; ``root`` is the folder of runs.
+
+    Raises:
+        ConfigError: no such run, or not a paper run; its bundle or strategy is gone.
+        DataError: the journal is damaged, or nothing was decided yet.
+        StrategyError: the strategy raised, which it did not do the first time.
+    """
+    folder = find_run(reference, root=root)
+    if not (folder / FILE).is_file():
+        raise ConfigError(f"{folder}: only paper runs have a twin, and this run has no journal; name a paper run")
+    config, manifest, recorded = read_paper(folder)
+    bars, start = recorded_bars(recorded, manifest)
+    forecaster = forecaster_of(config, root.parent)
+    strategy = load_strategy(config, Context.of(config, forecaster))
+
+    retrace = _retraced(folder, config, recorded, bars, strategy)
+    fresh = load_strategy(config, Context.of(config, forecaster))  # a rule may keep a state of its own
+    model = simulated(config, bars, fresh.cls, fresh.arguments, start=start)
+    difference = retrace.difference.sentence() if retrace.difference else ""
+    return TwinReport(
+        run=folder,
+        verdict=DIFFERS if difference else IDENTICAL,
+        difference=difference,
+        steps=retrace.steps,
+        compared=dict(sorted(retrace.compared.items())),
+        same_orders=_orders_hash(recorded.orders) == _orders_hash(model.orders),
+        same_fills=fills_hash(fills_frame(recorded.ledger.fills)) == fills_hash(fills_frame(model.ledger.fills)),
+        fills=_beside(recorded.ledger.fills, model.ledger.fills),
+        remarks=_remarks(manifest, recorded, strategy, forecaster),
+    )
+
+
+def _retraced(folder: Path, config: RunConfig, recorded: Recorded, bars: Bars, strategy: LoadedStrategy) -> Retrace:
+    journal = Journal.read_only(folder / FILE)
+    try:
+        retrace = Retrace(list(journal.entries()))
+        run = str(journal.about["run"])  # the name that it had then: its order ids are made from it
+    finally:
+        journal.close()
+    first = pd.Timestamp(recorded.steps[0][0], tz="UTC") - pd.Timedelta(1, unit="ns")
+    retrace.run(
+        Plan(
+            run=run,
+            venue="its journal",
+            strategy=strategy.cls,
+            arguments=strategy.arguments,
+            history=bars.between(end=first),
+            broker=config.broker,
+            risk=config.risk,
+        )
+    )
+    return retrace
+
+
+def _orders_hash(orders: Sequence[Any]) -> str:
+    frame = orders_frame(orders)
+    return orders_hash(frame[frame["status"] != OrderStatus.REFUSED.value])
+
+
+def _beside(recorded: Sequence[Fill], modelled: Sequence[Fill]) -> dict[str, float | int | None]:
+    """Fills by order number: as long as decisions are the same, so are the numbers."""
+    model = {fill.order_id: fill for fill in modelled}
+    own: dict[int, list[Fill]] = {}
+    for fill in recorded:
+        own.setdefault(fill.order_id, []).append(fill)
+    costs = []
+    for number, fills in own.items():
+        other = model.get(number)
+        if other is not None and (other.symbol, other.side) == (fills[0].symbol, fills[0].side):
+            quantity = sum(fill.quantity for fill in fills)
+            price = sum(fill.quantity * fill.price for fill in fills) / quantity
+            costs.append(other.side * (price / other.price - 1.0) * 1e4)
+    return {
+        "matched": len(costs),
+        "unmatched_recorded": len(own) - len(costs),
+        "unmatched_modelled": len(model) - len(costs),
+        "cost_bps_mean": float(np.mean(costs)) if costs else None,
+        "cost_bps_worst": float(np.max(costs)) if costs else None,
+    }
+
+
+def _remarks(
+    manifest: Mapping[str, Any], recorded: Recorded, strategy: LoadedStrategy, forecaster: Forecaster | None
+) -> tuple[str, ...]:
+    remarks = []
+    if strategy.source_hash != manifest["strategy_hash"]:
+        remarks.append("the strategy's source has changed since the run")
+    if forecaster is not None and manifest["bundle"] != forecaster.bundle.path.name:
+        remarks.append(
+            f"the run traded with the bundle {manifest['bundle']}, and {forecaster.bundle.path.name} is used"
+        )
+    if not recorded.ended:
+        remarks.append("the run is going on, or was cut off: compared as far as its journal goes")
+    return tuple(remarks)
