@@ -72,10 +72,10 @@ class Application:
             return
         exchange = self.exchange
         moved = exchange.advance()
-        if moved:
-            await asyncio.sleep(0)  # the senders' turn: what was pushed goes out before the answer
         time, done = (exchange.now, "false") if moved else ("null", "true")
         body = f'{{"time":{time},"done":{done},"bars":{client.bars},"trade_updates":{client.trade_updates}}}'
+        if moved:
+            await asyncio.sleep(0)  # the senders' turn: what was pushed goes out before the answer
         await _send(send, 200, body.encode())
 
     def _status(self, client: Client) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ class Sessions:
         """The first close after ``now``."""
         return self.closes[bisect_right(self.closes, now)]
 
+    @cached_property
     def rows(self) -> list[dict[str, str]]:
         """Alpaca's calendar: naive New York times."""
         days, opens, closes = (
@@ -49,6 +51,7 @@ class Sessions:
         ]
 
 
+@lru_cache(maxsize=64)
 def sessions_between(first: date, last: date) -> Sessions:
     """The sessions of the days from first to last, both included; there may be none."""
     every_day = pd.date_range(first, last, freq="D")

@@ -96,7 +96,7 @@ def _get_clock(asked: Asked) -> tuple[int, Any]:
 
 def _get_calendar(asked: Asked) -> tuple[int, Any]:
     first, last = _day(asked.query, "start", FIRST), _day(asked.query, "end", LAST)
-    return 200, sessions_between(max(first, FIRST), min(last, LAST)).rows()
+    return 200, sessions_between(max(first, FIRST), min(last, LAST)).rows
 
 
 def _get_assets(asked: Asked) -> tuple[int, Any]:
@@ -290,6 +290,8 @@ def _count(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
     return int(text)
 
 
+_METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
+
 # --- routing -------------------------------------------------------------------------------------------------------
 
 _HANDLERS: tuple[tuple[str, str, Handler], ...] = (
@@ -318,7 +320,10 @@ _HANDLERS: tuple[tuple[str, str, Handler], ...] = (
 
 def router(exchange: Exchange) -> Router:
     """An ASGI application for the routes; ``scope["client_account"]`` is who asks, and ``scope["limits"]`` headers."""
-    routes = [Route(path, _endpoint(exchange, handler), methods=[method]) for method, path, handler in _HANDLERS]
+    by_path: dict[str, dict[str, Handler]] = {}
+    for method, path, handler in _HANDLERS:
+        by_path.setdefault(path, {})[method] = handler
+    routes = [Route(path, _endpoint(exchange, handlers), methods=_METHODS) for path, handlers in by_path.items()]
     return Router(routes, redirect_slashes=False, default=_no_such_route)
 
 
@@ -329,7 +334,7 @@ def answer(status: int, body: Any, headers: Iterable[tuple[bytes, bytes]] = ()) 
     return response
 
 
-def _endpoint(exchange: Exchange, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(exchange: Exchange, handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
     async def respond(request: Request) -> Response:
         limits = request.scope["limits"]
         try:
@@ -340,12 +345,17 @@ def _endpoint(exchange: Exchange, handler: Handler) -> Callable[[Request], Await
                 query=dict(request.query_params),
                 body=await _body(request) if request.method in ("POST", "PATCH") else None,
             )
+            handler = handlers.get("GET" if request.method == "HEAD" else request.method, _not_allowed)
             status, body = handler(asked)
         except Refusal as refusal:
             status, body = refusal.status, refusal.body
         return answer(status, body, limits)
 
     return respond
+
+
+def _not_allowed(asked: Asked) -> tuple[int, Any]:
+    raise Refusal(405, 40510000, "method not allowed")
 
 
 async def _body(request: Request) -> Any:

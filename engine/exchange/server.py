@@ -202,7 +202,7 @@ class ExchangeServer:
                 timeout_keep_alive=_SECONDS_KEPT_ALIVE,
                 ws_max_size=_MOST_BYTES_A_FRAME,
                 ws_per_message_deflate=False,
-                ws_ping_interval=None,  # on loopback the death of a client is known at once; a paused one is no dead one
+                ws_ping_interval=None,  # on loopback a death is known at once, and a paused client is not dead
             ),
             leave=self._leave,
             ready=ready,

@@ -128,7 +128,9 @@ class Floor:
         """An open connection."""
         url = self.exchange.url.replace("http", "ws") + path
         headers = {"Content-Type": "application/msgpack"}
-        return self._sockets.enter_context(connect(url, additional_headers=headers, open_timeout=SECONDS))
+        return self._sockets.enter_context(
+            connect(url, additional_headers=headers, open_timeout=SECONDS, max_queue=None)
+        )
 
     def data(self, **subscriptions: list[str]) -> ClientConnection:
         """A data connection that is authenticated and subscribed."""

@@ -104,6 +104,12 @@ def test_what_is_not_there(floor: Floor, path: str, message: str) -> None:
     assert message in answer.json()["message"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/v2/orders"), ("POST", "/v2/account"), ("DELETE", "/v2/clock")])
+def test_a_method_that_a_path_does_not_have(floor: Floor, method: str, path: str) -> None:
+    answer = floor.ask(method, path, json={})
+    assert (answer.status_code, answer.json()["message"]) == (405, "method not allowed")
+
+
 @pytest.mark.parametrize(
     ("path", "query"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -35,6 +36,7 @@ def open_files() -> int:
 def test_nothing_is_left_after_stop() -> None:
     with Floor(BARS) as floor:  # what the first start leaves in caches
         floor.data()
+    gc.collect()  # what other tests have left to it
     threads, files = threading.active_count(), open_files()
     for speed in (None, 1.0):
         with Floor(BARS, speed=speed) as floor:
@@ -45,7 +47,7 @@ def test_nothing_is_left_after_stop() -> None:
             floor.exchange.stop()  # while they are connected
             floor.exchange.stop()
     assert threading.active_count() == threads
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_a_port_that_is_taken_is_named_and_can_be_had_again_later() -> None:
