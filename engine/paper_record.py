@@ -18,7 +18,7 @@ from engine.live.recorded import Recorded, read_recorded
 from engine.preparation import buy_and_hold
 from engine.remarks import observations
 from engine.report.recording import record_run
-from engine.report.run import Run, load_manifest
+from engine.report.run import RUNNING, Run, load_manifest
 from engine.simulation.simulate import RecordedForecasts, Simulation, equity_curve
 from engine.trading.trades import round_trips
 
@@ -92,7 +92,9 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run:
         },
         own_costs=replayed,
     )
-    run.manifest["status"] = recorded.ended or "running"
+    run.manifest["status"] = recorded.ended or RUNNING
+    # Of the run file as it was given: in the folder, its paths are absolute.
+    run.manifest["hashes"]["config"] = manifest["hashes"]["config"]
     return run
 
 

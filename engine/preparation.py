@@ -8,7 +8,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import backtrader as bt
 import pandas as pd
 
 from engine.config import RiskConfig, RunConfig, SpanName
@@ -111,7 +110,7 @@ def refuse_seen_bars(forecasters: Iterable[Forecaster], span: SpanName, period: 
 def simulated(
     config: RunConfig,
     bars: Bars,
-    strategy: type[bt.Strategy],
+    strategy: type[Any],
     arguments: Mapping[str, Any],
     *,
     start: pd.Timestamp,

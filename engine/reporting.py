@@ -6,8 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.config import load_config
 from engine.errors import StorageError
-from engine.report.run import Metrics, find_run, load_run
+from engine.paper_record import record_paper
+from engine.preparation import forecaster_of
+from engine.report.run import RUNNING, Metrics, Run, find_run, load_manifest, load_run
 from engine.report.tear_sheet import render_report
 
 
@@ -21,7 +24,9 @@ class WrittenReport:
 
 
 def rewrite_report(reference: str, *, root: Path) -> WrittenReport:
-    """Render a finished run's page again and put it in the place of the old one, whole or not at all.
+    """Render a run's page again and put it in the place of the old one, whole or not at all.
+
+    The page of a paper run that is going on, or was cut off, shows what its journal holds so far.
 
     Raises:
         ConfigError: there is no such run.
@@ -29,7 +34,7 @@ def rewrite_report(reference: str, *, root: Path) -> WrittenReport:
         StorageError: the page cannot be written; the old one is still there.
     """
     folder = find_run(reference, root=root)
-    run = load_run(folder)
+    run = _so_far(folder, root) if load_manifest(folder).get("status") == RUNNING else load_run(folder)
     page = folder / "report.html"
     partial = folder / f".report.{os.getpid()}.partial"
     try:
@@ -44,3 +49,8 @@ def rewrite_report(reference: str, *, root: Path) -> WrittenReport:
             "writable"
         ) from error
     return WrittenReport(run=folder, report=page, metrics=run.metrics)
+
+
+def _so_far(folder: Path, root: Path) -> Run:
+    config = load_config(folder / "config.yaml")
+    return record_paper(folder, forecaster=forecaster_of(config, root.parent))

@@ -133,8 +133,8 @@ def print_twin(report: TwinReport) -> None:
     fills = report.fills
     if fills["matched"] and not report.same_fills:
         say(
-            f"Of {fills['matched']} fills of the same orders, the recorded prices cost {fills['cost_bps_mean']:+.2f} bps "
-            f"more than the modelled ones on average, {fills['cost_bps_worst']:+.2f} at worst."
+            f"Of {fills['matched']} fills of the same orders, the recorded prices cost {fills['cost_bps_mean']:+.2f} "
+            f"bps more than the modelled ones on average, {fills['cost_bps_worst']:+.2f} at worst."
         )
 
 

@@ -188,6 +188,8 @@ def portable(config: RunConfig) -> dict[str, Any]:
         resolved["strategy"]["kind"] = f"{config.resolve(Path(place)).resolve()}:{name}"
     if config.data.path is not None:
         resolved["data"]["path"] = str(config.resolve(config.data.path).resolve())
+    if config.data.benchmark is not None and config.resolve(Path(config.data.benchmark)).is_file():
+        resolved["data"]["benchmark"] = str(config.resolve(Path(config.data.benchmark)).resolve())
     if isinstance(config.model, BundleReference):
         resolved["model"]["bundle"] = str(config.resolve(config.model.bundle).resolve())
     return resolved

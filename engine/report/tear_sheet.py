@@ -13,7 +13,7 @@ from engine.report import figures
 from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, baseline_key, best, metric
 from engine.report.metrics import Figures, drawdown_episodes
 from engine.report.page import Charts, render
-from engine.report.run import Run, plain
+from engine.report.run import RUNNING, Run, plain
 from engine.report.verdict import verdict
 
 SYMBOLS_DRAWN = 24
@@ -60,7 +60,9 @@ def badges(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("status") == "halted":
         found.insert(0, "HALTED")
     if manifest.get("kind") == "paper":
-        found.insert(0, "PAPER")
+        found.insert(0, "PAPER, REPLAYED" if manifest.get("mode") == "replay" else "PAPER")
+    if manifest.get("status") == RUNNING:
+        found.insert(0, "NOT FINISHED")
     return found
 
 
