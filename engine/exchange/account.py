@@ -11,7 +11,7 @@ from typing import Any
 from engine.config import BrokerConfig
 from engine.exchange.faults import Refusal, duplicate, forbidden, invalid, not_found
 from engine.exchange.listed import Listed
-from engine.exchange.tickets import Leg, Ticket, read_client_id, read_price, read_quantity
+from engine.exchange.tickets import Leg, Ticket, read_changes, read_client_id, read_quantity
 from engine.exchange.wire import identity, moment, number
 from engine.trading.costs import Costs
 from engine.trading.ledger import Ledger
@@ -120,13 +120,14 @@ class Account:
         client_order_id = read_client_id(changes)
         if client_order_id in self._by_client_id:
             raise duplicate()
+        asked = read_changes(old, listed.quantity, changes, fractional=self.spec.broker.fractional)
         new = replace(
             old,
             id=len(self._by_number) + 1,
-            quantity=_replaced_quantity(listed, changes, self.spec.broker.fractional),
-            limit_price=_replaced_price(old, changes, "limit_price"),
-            stop_price=_replaced_price(old, changes, "stop_price"),
-            time_in_force=_replaced_time_in_force(old, changes),
+            quantity=asked.quantity,
+            limit_price=asked.limit_price,
+            stop_price=asked.stop_price,
+            time_in_force=asked.time_in_force,
             decided=time,
             parent=old.parent if old.status is OrderStatus.HELD else None,
             parent_filled=math.inf,
@@ -134,9 +135,6 @@ class Account:
             session=-1,
             triggered=False,
         )
-        compared = ("quantity", "limit_price", "stop_price", "time_in_force")
-        if all(repr(getattr(new, name)) == repr(getattr(old, name)) for name in compared):
-            raise invalid("nothing to replace: give another qty, limit_price, stop_price or time_in_force")
         before = dict(self.venue.open_orders)
         del self.venue.open_orders[old.id]
         if not self.venue.submit(new):
@@ -155,7 +153,7 @@ class Account:
         listed.legs = []
         listed.status, listed.replaced, listed.updated, listed.replaced_by = "replaced", time, time, made.id
         self._tell("replaced", listed, time)
-        if new.status is OrderStatus.HELD or listed_as_held(made):
+        if new.status is OrderStatus.HELD or made.stands_behind:
             made.status = "held"
         else:
             self._announce(made)
@@ -208,7 +206,7 @@ class Account:
                 self._fill(listed, fill)
             elif order.status is OrderStatus.ACCEPTED or last[order.id] != position:
                 # A leg wakes; one that also ends in this bar carries its end already.
-                listed.status = "held" if listed_as_held(listed) else "new"
+                listed.status = "held" if listed.stands_behind else "new"
                 if listed.status == "new":
                     self._tell("new", listed, time)
             elif order.status is OrderStatus.EXPIRED:
@@ -311,11 +309,6 @@ class Account:
         self.tell(json.dumps({"stream": "trade_updates", "data": data}).encode())
 
 
-def listed_as_held(listed: Listed) -> bool:
-    """Whether a leg whose entry is filled is still called held: a stop beside a target, which the target stands for."""
-    return listed.parent is not None and len(listed.parent.legs) > 1 and listed.order.type != "limit"
-
-
 def _refusal(order: Order, venue: Venue) -> Refusal:
     """What Alpaca answers where our venue rejects; ``reason`` is the venue's own word."""
     reason = order.reason
@@ -328,30 +321,3 @@ def _refusal(order: Order, venue: Venue) -> Refusal:
     if reason.startswith("short selling is off"):
         return forbidden(f"account is not allowed to short: {reason}", reason=reason)
     return invalid(reason)
-
-
-def _replaced_quantity(listed: Listed, changes: Mapping[str, Any], fractional: bool) -> float:
-    if changes.get("qty") is None:
-        return listed.quantity
-    quantity = read_quantity(changes["qty"])
-    if quantity != math.trunc(quantity) and not fractional:
-        raise invalid(f"qty must be a whole number of shares, found {changes['qty']}")
-    return quantity
-
-
-def _replaced_price(old: Order, changes: Mapping[str, Any], name: str) -> float:
-    present = float(getattr(old, name))
-    if changes.get(name) is None:
-        return present
-    if math.isnan(present):
-        raise invalid(f"{old.type} orders take no {name}, found {changes[name]}")
-    return read_price(changes[name], name)
-
-
-def _replaced_time_in_force(old: Order, changes: Mapping[str, Any]) -> Any:
-    asked = changes.get("time_in_force")
-    if asked is None:
-        return old.time_in_force
-    if asked not in ("day", "gtc"):
-        raise invalid(f"invalid time_in_force: expected day or gtc, found {asked!r}")
-    return asked

@@ -48,6 +48,11 @@ class Listed:
         """Quantity asked, or what is left of it for a leg whose entry was cut."""
         return min(self.order.quantity, self.order.parent_filled)
 
+    @property
+    def stands_behind(self) -> bool:
+        """Whether Alpaca calls it held even when it is awake: the stop beside a target, which the target stands for."""
+        return self.parent is not None and len(self.parent.legs) > 1 and self.order.type != "limit"
+
     def to_json(self, *, nested: bool = False, status: str | None = None) -> dict[str, Any]:
         """The order in Alpaca's fields.
 

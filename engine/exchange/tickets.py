@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar, cast, get_args
 
 from engine.exchange.faults import Refusal, invalid
-from engine.trading.orders import BUY, QUANTITY_PLACES, SELL, OrderType, TimeInForce
+from engine.trading.orders import BUY, QUANTITY_PLACES, SELL, Order, OrderType, TimeInForce
 
 _T = TypeVar("_T")
 
@@ -64,11 +64,7 @@ def read_ticket(body: Any, *, fractional: bool) -> Ticket:
     if intent is not None and _INTENTS.get(str(intent)) != side:
         raise invalid(f"position_intent {intent!r} does not go with side {fields['side']!r}")
     quantity = read_quantity(fields.get("qty"))
-    if quantity != math.trunc(quantity):
-        if not fractional:
-            raise invalid(f"qty must be a whole number of shares, found {fields['qty']}: the asset is not fractionable")
-        if kind != "market" or time_in_force != "day":
-            raise invalid("fractional orders must be market orders with time_in_force day")
+    _check_fraction(quantity, kind, time_in_force, fractional)
     order_class, target, stop = _exits(fields, side)
     if order_class != "simple" and quantity != math.trunc(quantity):
         raise invalid(f"fractional orders must be simple orders, found order_class {order_class!r}")
@@ -85,6 +81,66 @@ def read_ticket(body: Any, *, fractional: bool) -> Ticket:
         target=target,
         stop=stop,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What an order is to become; a price is NaN where its type has none."""
+
+    quantity: float
+    limit_price: float
+    stop_price: float
+    time_in_force: TimeInForce
+
+
+def read_changes(order: Order, quantity: float, body: Mapping[str, Any], *, fractional: bool) -> Changes:
+    """The changes of a PATCH body, and the order's own values for the rest.
+
+    Args:
+        quantity: what the order asks for now.
+        fractional: whether the account may trade fractions of a share.
+
+    Raises:
+        Refusal: they are malformed, do not go with the order's type, or change nothing.
+    """
+    changes = Changes(
+        quantity=quantity if body.get("qty") is None else read_quantity(body["qty"]),
+        limit_price=_changed_price(order, body, "limit_price"),
+        stop_price=_changed_price(order, body, "stop_price"),
+        time_in_force=(
+            order.time_in_force
+            if body.get("time_in_force") is None
+            else _choice(body, "time_in_force", {name: name for name in _TIMES_IN_FORCE})
+        ),
+    )
+    _check_fraction(changes.quantity, order.type, changes.time_in_force, fractional)
+    present = Changes(
+        quantity=quantity,
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        time_in_force=order.time_in_force,
+    )
+    if repr(changes) == repr(present):  # NaN is no price, and equal to none
+        raise invalid("nothing to replace: give another qty, limit_price, stop_price or time_in_force")
+    return changes
+
+
+def _changed_price(order: Order, body: Mapping[str, Any], name: str) -> float:
+    present = float(getattr(order, name))
+    if body.get(name) is None:
+        return present
+    if math.isnan(present):
+        raise invalid(f"{order.type} orders take no {name}, found {body[name]}")
+    return read_price(body[name], name)
+
+
+def _check_fraction(quantity: float, kind: OrderType, time_in_force: TimeInForce, fractional: bool) -> None:
+    if quantity == math.trunc(quantity):
+        return
+    if not fractional:
+        raise invalid(f"qty must be a whole number of shares, found {quantity}: the asset is not fractionable")
+    if kind != "market" or time_in_force != "day":
+        raise invalid("fractional orders must be market orders with time_in_force day")
 
 
 def _refuse_unsupported(fields: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
     with Floor(bars, terms=terms, state=state) as floor:
         updates = floor.updates()
         ids = ["none"]
-        for _ in range(600):
+        for _ in range(400):
             kind = dice.random()
             if kind < 0.5:
                 answer = floor.ask("POST", "/v2/orders", json=order(dice))
@@ -85,7 +85,7 @@ def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
         assert {one.status for one in account.listed.values()} <= {
             "new", "held", "filled", "canceled", "expired", "replaced",
         }  # fmt: skip
-        assert sum(one.status == "filled" for one in account.listed.values()) > 20
+        assert sum(one.status == "filled" for one in account.listed.values()) > 10
         expected = picture(floor)
     with Floor(bars, terms=terms, state=state) as floor:
         found = picture(floor)

@@ -53,7 +53,7 @@ def test_counts_are_of_messages_pushed_to_this_accounts_connections() -> None:
         assert floor.advance()["bars"] == 2
 
 
-def test_updates_are_on_their_way_before_the_bars_and_both_before_the_answer() -> None:
+def test_updates_and_bars_are_on_their_way_with_the_answer() -> None:
     with Floor(minutes({"X": [flat(100.0)] * 3})) as floor:
         data, updates = floor.data(bars=["*"]), floor.updates()
         floor.order()
@@ -168,11 +168,11 @@ CASES = {
         broker(cash=20_000.0, account="cash", slippage_bps=0.9, commission=COSTS),
     ),
     "margin, days": (
-        ("tech", ("AAPL", "IBM", "MSFT"), (date(2009, 1, 2), date(2011, 12, 30))),
+        ("tech", ("AAPL", "IBM", "MSFT"), (date(2010, 1, 4), date(2011, 6, 30))),
         broker(cash=50_000.0, short=True, slippage_bps=2.0, commission=COSTS),
     ),
     "fractions, days": (
-        ("tech", ("AAPL", "IBM", "MSFT"), (date(2009, 1, 2), date(2011, 12, 30))),
+        ("tech", ("AAPL", "IBM", "MSFT"), (date(2010, 1, 4), date(2011, 6, 30))),
         broker(cash=50_000.0, short=True, fractional=True, slippage_bps=2.0, commission=COSTS),
     ),
 }

@@ -199,6 +199,24 @@ def test_fractions_only_as_market_day_orders() -> None:
         assert floor.try_order(qty=1.5).status_code == 200
 
 
+def test_a_replacement_follows_the_rules_of_an_order() -> None:
+    with Floor(minutes({"X": [flat(100.0)] * 3}), terms=broker(fractional=True)) as floor:
+        made = floor.order(type="limit", limit_price=90)
+        for changes, words in (
+            ({"qty": 1.5}, "fractional orders must be market orders"),
+            ({"limit_price": 90.001}, "sub-penny"),
+            ({"stop_price": 90}, "limit orders take no stop_price"),
+            ({"time_in_force": "ioc"}, "invalid time_in_force"),
+            ({"trail": 1}, "trailing_stop"),
+            ({"limit_price": 90}, "nothing to replace"),
+            ({"qty": 2, "client_order_id": made["client_order_id"]}, "must be unique"),
+        ):
+            answer = floor.ask("PATCH", f"/v2/orders/{made['id']}", json=changes)
+            assert answer.status_code == 422
+            assert words in answer.json()["message"]
+        assert floor.look(made)["status"] == "new"
+
+
 def test_too_many_requests_in_a_minute() -> None:
     with Floor(minutes({"X": [flat(100.0)] * 3}), rate_limit=3) as floor:
         answers = [floor.ask("GET", "/v2/account") for _ in range(8)]
