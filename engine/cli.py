@@ -170,12 +170,13 @@ def paper(
         terminal.warn(remark)
     if as_json:
         terminal.print_json(report)
-    else:
+    elif report.metrics:
         terminal.print_metrics(report.metrics)
         terminal.print_latencies(report.latency_ms)
     if report.halted:
         terminal.warn(f"trading stopped: {report.halted}")
-    terminal.wrote(report.run / "report.html", following=f"nextbar twin {report.run.name}")
+    if report.metrics:
+        terminal.wrote(report.run / "report.html", following=f"nextbar twin {report.run.name}")
     if report.halted:
         return RiskHalt.exit_code
     return INTERRUPTED if report.status == "stopped" else 0

@@ -7,42 +7,31 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import pandas as pd
-
 from engine.config import RunConfig, digest, dump
-from engine.credentials import Credentials, find_credentials
-from engine.data.alpaca import fetch_bars
-from engine.data.bars import Bars
-from engine.errors import DataError, NextbarError
-from engine.exchange.account import AccountSpec
-from engine.exchange.server import ExchangeServer
+from engine.errors import NextbarError
 from engine.live.connection import Connection
-from engine.live.control import Control
 from engine.live.desk import AlpacaDesk
 from engine.live.journal import FILE, Journal
 from engine.live.run import LiveRun, Plan
-from engine.live.sources import LockStep, Source, starts_seen
 from engine.live.status import Status
-from engine.live.wall_clock import wall_clock_source
 from engine.paper_record import record_paper
-from engine.preparation import Prepared, prepare, refuse_seen_bars
-from engine.remarks import absences
+from engine.paper_stage import Stage, alpaca_stage, replay_stage
+from engine.preparation import Prepared, prepare
 from engine.report.recording import portable, trial_of
-from engine.report.run import Metrics, finish_run, open_run
+from engine.report.run import Metrics, Run, close_run, finish_run, load_manifest, open_run
 from engine.report.trials import append_trial
 
 OnStatus = Callable[[Callable[[], Status]], None]
 """Called after each step with a function that gives the picture of the run, for whoever watches."""
 
 _COMPLETED, _STOPPED, _HALTED, _FAILED = "completed", "stopped", "halted", "failed"
-_DAY = 86_400_000_000_000
 _VERIFY_SECONDS = 60.0
 
 
@@ -90,164 +79,15 @@ def paper(
     prepared = prepare(config, root=root)
     with ExitStack() as stack:
         if replay:
-            stage = stack.enter_context(_replay(prepared, pace_seconds))
+            stage = stack.enter_context(replay_stage(prepared, pace_seconds))
         else:
-            stage = stack.enter_context(_alpaca(prepared, now))
+            stage = stack.enter_context(alpaca_stage(prepared, now))
         return _trade(prepared, stage, root=root, now=now, on_status=on_status)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """Where a run trades, ready to begin.
-
-    Attributes:
-        mode: ``replay``, ``exchange`` or ``alpaca``. period: the span that is replayed.
-        history: bars before the first decision. source: gives the steps, once told whom to notify.
-        remarks: one sentence each.
-    """
-
-    mode: str
-    period: tuple[str, str] | None
-    connection: Connection
-    history: Bars
-    source: Callable[[LiveRun, Journal], Source]
-    remarks: tuple[str, ...]
-
-
-# --- where it trades -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _replay(prepared: Prepared, pace_seconds: float) -> Iterator[_Stage]:
-    """The embedded exchange on the test span, in this process, behind real sockets."""
-    config = prepared.config
-    period = config.spans.get("test")
-    refuse_seen_bars([prepared.forecaster] if prepared.forecaster else [], "test", period)
-    used, start, absent = prepared.cut(period)
-    last = max(frame.index[-1] for frame in used.frames.values())
-    shown = replace(prepared.bars, frames={symbol: prepared.bars.frames[symbol] for symbol in used.symbols}).between(
-        end=last
-    )
-    account = AccountSpec(key="replay", secret=secrets.token_urlsafe(24), broker=config.broker)
-    narrowed = config.model_copy(update={"data": config.data.model_copy(update={"symbols": used.symbols})})
-    with ExchangeServer(bars=shown, start=start, accounts=[account]) as exchange:
-        credentials = Credentials(
-            key=account.key,
-            secret=account.secret,
-            trading_url=exchange.url,
-            data_url=exchange.url,
-            trading_stream_url=f"{exchange.url.replace('http:', 'ws:', 1)}/stream",
-        )
-        with Connection(credentials, narrowed, streamed=_streamed(config)) as connection:
-            connection.check()
-            history = _warmup(prepared, credentials, narrowed, before=start)
-            _same_history(history, used, start)
-            control = Control(credentials)
-            try:
-                yield _Stage(
-                    mode="replay",
-                    period=(str(period[0]), str(period[1])),
-                    connection=connection,
-                    history=history,
-                    source=_lock_step(control, connection, config, history, start, pace_seconds),
-                    remarks=tuple(absences(absent, period)),
-                )
-            finally:
-                control.close()
-
-
-@contextmanager
-def _alpaca(prepared: Prepared, now: datetime) -> Iterator[_Stage]:
-    """Alpaca's paper account, or an exchange on this machine that somebody has started."""
-    config = prepared.config
-    credentials = find_credentials(config.folder)
-    with Connection(credentials, config, streamed=_streamed(config)) as connection:
-        remarks = connection.check()
-        control = Control(credentials) if credentials.local else None
-        try:
-            status = control.status() if control is not None else {}
-            moment = pd.Timestamp(status["time"], tz="UTC") if status else pd.Timestamp(now)
-            history = _warmup(prepared, credentials, config, before=moment)
-            if control is not None and status["mode"] == "lock-step":
-                source = _lock_step(control, connection, config, history, moment, 0.0)
-            else:
-                source = wall_clock_source(connection, config, history, control=control)
-            yield _Stage(
-                mode="exchange" if credentials.local else "alpaca",
-                period=None,
-                connection=connection,
-                history=history,
-                source=source,
-                remarks=tuple(remarks),
-            )
-        finally:
-            if control is not None:
-                control.close()
-
-
-def _streamed(config: RunConfig) -> bool:
-    """Alpaca streams minutes; longer bars are fetched."""
-    return config.data.timeframe == "1m"
-
-
-def _warmup(prepared: Prepared, credentials: Credentials, config: RunConfig, *, before: pd.Timestamp) -> Bars:
-    """The last bars before a moment, from where the run trades."""
-    frames = {symbol: prepared.bars.frames[symbol].iloc[:0] for symbol in config.data.symbols}
-    if prepared.warmup:
-        data = config.data
-        options: dict[str, Any] = {"feed": data.feed or "iex", "adjustment": data.adjustment or "all"}
-        frames = fetch_bars(
-            credentials,
-            sorted(data.symbols),
-            data.timeframe,
-            start=None,
-            limit=prepared.warmup,
-            now=before,
-            **options,
-        )
-    return replace(prepared.bars, frames=dict(sorted(frames.items())))
-
-
-def _same_history(history: Bars, used: Bars, start: pd.Timestamp) -> None:
-    """The exchange's history is the backtest's warm-up, or the replay would prove nothing."""
-    for symbol, frame in used.frames.items():
-        if not history.frames[symbol].equals(frame[frame.index < start]):
-            raise DataError(
-                f"{symbol}: the exchange's history differs from the backtest's warm-up; bars out of the regular "
-                "session are left out on the way, as at Alpaca: remove them from the data"
-            )
-
-
-def _lock_step(
-    control: Control, connection: Connection, config: RunConfig, history: Bars, start: pd.Timestamp, pace_seconds: float
-) -> Callable[[LiveRun, Journal], Source]:
-    known = [int(frame.index[-1].value) for frame in history.frames.values() if len(frame)]
-
-    def wait() -> None:
-        if pace_seconds > 0.0:
-            connection.inbox.wait(lambda: False, pace_seconds)
-
-    def source(run: LiveRun, journal: Journal) -> Source:
-        return LockStep(
-            control,
-            connection.inbox,
-            timeframe=config.data.timeframe,
-            streamed=_streamed(config),
-            rows=connection.rows,
-            seen=starts_seen(history.frames, config.data.timeframe),
-            last=max(known, default=int(start.value) - 7 * _DAY),
-            before_step=wait,
-        )
-
-    return source
-
-
-# --- trading ---------------------------------------------------------------------------------------------------------
-
-
-def _trade(prepared: Prepared, stage: _Stage, *, root: Path, now: datetime, on_status: OnStatus) -> PaperReport:
+def _trade(prepared: Prepared, stage: Stage, *, root: Path, now: datetime, on_status: OnStatus) -> PaperReport:
     config, bars = prepared.config, prepared.bars
-    manifest = {
+    manifest: dict[str, Any] = {
         "kind": "paper",
         "journal": secrets.token_hex(8),
         "mode": stage.mode,
@@ -270,27 +110,30 @@ def _trade(prepared: Prepared, stage: _Stage, *, root: Path, now: datetime, on_s
     try:
         how = _traded(prepared, stage, folder, journal, on_status)
     except BaseException as error:
-        _end(journal, _FAILED, f"{type(error).__name__}: {error}")
-        _finish_what_there_is(folder, prepared)
+        # The failure is what is told: what can be reported beside it is, and what cannot is left.
+        with suppress(NextbarError):
+            _end(journal, _FAILED, f"{type(error).__name__}: {error}")
+            _finished(folder, prepared, _FAILED)
         raise
     _end(journal, how, "")
-    run = record_paper(folder, forecaster=prepared.forecaster)
-    finish_run(run, folder)
-    append_trial(root / "runs", trial_of(run, config, now=now, span="test"))
+    run = _finished(folder, prepared, how)
+    if run is not None:
+        append_trial(root / "runs", trial_of(run, config, now=now, span="test"))
+    told = load_manifest(folder)
     return PaperReport(
         run=folder,
         status=how,
         mode=stage.mode,
-        halted=run.manifest["halted"],
-        orders_hash=run.manifest["orders_hash"],
-        fills_hash=run.manifest["fills_hash"],
-        metrics=run.metrics,
-        latency_ms=run.manifest["latency_ms"],
-        remarks=tuple(run.manifest["remarks"]),
+        halted=told.get("halted", ""),
+        orders_hash=told.get("orders_hash", ""),
+        fills_hash=told.get("fills_hash", ""),
+        metrics={} if run is None else run.metrics,
+        latency_ms=told.get("latency_ms", {}),
+        remarks=tuple(told.get("remarks", ["stopped before the first bar: nothing was traded"])),
     )
 
 
-def _traded(prepared: Prepared, stage: _Stage, folder: Path, journal: Journal, on_status: OnStatus) -> str:
+def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on_status: OnStatus) -> str:
     """Run to the end; how it ended."""
     config, connection = prepared.config, stage.connection
     connection.open()
@@ -320,6 +163,7 @@ def _traded(prepared: Prepared, stage: _Stage, folder: Path, journal: Journal, o
         log=journal,
         on_step=after_step,
         connections=connection.states,
+        check=stage.check,
     )
     with _stopping(connection):
         live.run()
@@ -403,9 +247,11 @@ def _end(journal: Journal, how: str, why: str) -> None:
         journal.close()
 
 
-def _finish_what_there_is(folder: Path, prepared: Prepared) -> None:
-    """After a failure: the report of what was done, if anything was; the failure itself is what is told."""
-    try:
-        finish_run(record_paper(folder, forecaster=prepared.forecaster), folder)
-    except NextbarError:
-        return
+def _finished(folder: Path, prepared: Prepared, how: str) -> Run | None:
+    """Write what the run did into its folder; None where nothing was decided."""
+    run = record_paper(folder, forecaster=prepared.forecaster)
+    if run is None:
+        close_run(folder, how)
+    else:
+        finish_run(run, folder)
+    return run

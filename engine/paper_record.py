@@ -56,16 +56,18 @@ def recorded_bars(recorded: Recorded, manifest: dict[str, Any]) -> tuple[Bars, p
     return bars, pd.Timestamp(recorded.first_decision, tz="UTC")
 
 
-def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run:
-    """Everything that a run's folder holds, from its journal.
+def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
+    """Everything that a run's folder holds, from its journal; None before the first decision.
 
     Args:
         forecaster: the model that the run traded with, if any.
 
     Raises:
-        DataError: the journal is damaged, or nothing was decided yet.
+        DataError: the journal is damaged.
     """
     config, manifest, recorded = read_paper(folder)
+    if not recorded.decided:
+        return None
     bars, start = recorded_bars(recorded, manifest)
     simulation = _as_simulation(recorded, bars, start, config, forecaster)
     held = buy_and_hold(config, bars, start)
@@ -86,6 +88,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run:
         remarks=[*manifest["preparation"], *observations(bars, simulation, held, benchmark), *_ending(recorded)],
         more={
             **{key: manifest[key] for key in ("mode", "journal", "account", "strategy_hash", "preparation")},
+            "bundles": list(recorded.bundles),
             "journal_entries": recorded.counts,
             # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.
             "latency_ms": {name: _quantiles(values) for name, values in sorted(recorded.latencies_ms.items())},

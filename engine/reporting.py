@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import load_config
-from engine.errors import StorageError
+from engine.errors import DataError, StorageError
 from engine.paper_record import record_paper
 from engine.preparation import forecaster_of
 from engine.report.run import RUNNING, Metrics, Run, find_run, load_manifest, load_run
@@ -53,4 +53,7 @@ def rewrite_report(reference: str, *, root: Path) -> WrittenReport:
 
 def _so_far(folder: Path, root: Path) -> Run:
     config = load_config(folder / "config.yaml")
-    return record_paper(folder, forecaster=forecaster_of(config, root.parent))
+    run = record_paper(folder, forecaster=forecaster_of(config, root.parent))
+    if run is None:
+        raise DataError(f"{folder}: nothing was decided yet, so there is nothing to report; wait for the first bar")
+    return run

@@ -121,7 +121,8 @@ def print_exchange(url: str) -> None:
 
 def print_twin(report: TwinReport) -> None:
     """What a twin found."""
-    compared = ", ".join(f"{count} {kind}s" for kind, count in report.compared.items())
+    plural = {"ended": "outcomes", "turned_down": "refusals", "interest": "interest charges"}
+    compared = ", ".join(f"{count} {plural.get(kind, f'{kind}s')}" for kind, count in report.compared.items())
     say(f"Twin of {report.run.name}: {report.verdict} ({report.steps} bars; {compared}).")
     if report.difference:
         warn(f"the first difference: {report.difference}")

@@ -31,6 +31,7 @@ class Recorded:
         ledger: the account after all fills and interest.
         forecasts: symbol -> {UTC ns: (forecast, lower, upper)}.
         latencies_ms: name -> milliseconds of each step.
+        bundles: names of the bundles that the strategy forecast with.
         halted: why a limit stopped trading, or empty.
         ended: how the run ended, or empty while it is going on or was cut off.
         counts: kind -> number of entries.
@@ -43,9 +44,15 @@ class Recorded:
     ledger: Ledger
     forecasts: dict[str, dict[int, tuple[float, float, float]]] = field(default_factory=dict)
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
+    bundles: tuple[str, ...] = ()
     halted: str = ""
     ended: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def decided(self) -> bool:
+        """Whether a bar was decided on."""
+        return any(decide for _, decide, _ in self.steps)
 
     @property
     def first_decision(self) -> int:
@@ -123,6 +130,8 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
             for name in ("decide_ms", "send_ms"):
                 if body[name] is not None:
                     recorded.latencies_ms.setdefault(name, []).append(body[name])
+        case "bundles":
+            recorded.bundles = tuple(body["names"])
         case "halt":
             recorded.halted = body["reason"]
         case "end":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,18 +76,21 @@ class LiveRun:
         on_step: Callable[[LiveRun], None] = lambda run: None,
         connections: Callable[[], tuple[str, str, int]] = lambda: ("", "", 0),
         limits: Callable[[Order], str] | None = None,
+        check: Callable[[Sequence[Any]], None] = lambda forecasters: None,
     ) -> None:
         """Prepare the run.
 
         Args:
             on_step: called after each step; may ask for ``status()``.
             connections: states of feed and broker in words, and how often a connection was made anew.
+            check: takes the forecasters that the strategy brought, before the first bar; may refuse them.
             limits: why an order may not be sent now, or empty; the limits on the wall clock, if None.
         """
         self._plan = plan
         self._source = source
         self._log = log
         self._on_step = on_step
+        self._check = check
         self._connections = connections
         self.steps = 0
         self.sent = self.filled = self.turned_down = 0
@@ -148,6 +151,9 @@ class LiveRun:
         # The strategy is there once the engine asks for the first step.
         self._strategy = self._engine.runningstrats[0]
         self._forecasts = [i for i in descendants(self._strategy) if hasattr(i, "forecaster")]
+        forecasters = {id(i.forecaster): i.forecaster for i in self._forecasts}
+        self._check(list(forecasters.values()))
+        self._log.write("bundles", names=sorted(own.bundle.path.name for own in forecasters.values()))
         for arrived in self._source:
             self._log.write("bars", time=arrived.time, decide=arrived.decide, bars=arrived.bars)
             days = to_days_of(arrived.time)

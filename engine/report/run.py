@@ -124,6 +124,14 @@ def finish_run(run: Run, folder: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def close_run(folder: Path, status: str) -> None:
+    """Say in the manifest how a run ended that has nothing to report."""
+    with _stored(folder):
+        partial = folder / f".manifest.{os.getpid()}.partial"
+        _write_json(partial, {**load_manifest(folder), "status": status})
+        partial.replace(folder / "manifest.json")
+
+
 def write_run(run: Run, root: Path, *, now: datetime) -> Path:
     """Write the run to ``root/<UTC time>-<name>/`` with its report, and return that folder.
 

@@ -1,0 +1,182 @@
+"""Where a paper run trades: on the embedded exchange, which replays the test span, or at Alpaca; ready to begin."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from engine.config import RunConfig
+from engine.credentials import Credentials, find_credentials
+from engine.data.alpaca import fetch_bars
+from engine.data.bars import Bars
+from engine.errors import DataError
+from engine.exchange.account import AccountSpec
+from engine.exchange.server import ExchangeServer
+from engine.live.connection import Connection
+from engine.live.control import Control
+from engine.live.journal import Journal
+from engine.live.run import LiveRun
+from engine.live.sources import LockStep, Source, starts_seen
+from engine.live.wall_clock import wall_clock_source
+from engine.preparation import Prepared, refuse_seen_bars
+from engine.remarks import absences
+
+_DAY = 86_400_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Where a run trades, ready to begin.
+
+    Attributes:
+        mode: ``replay``, ``exchange`` or ``alpaca``. period: the span that is replayed.
+        history: bars before the first decision. source: gives the steps, once told whom to notify.
+        check: refuses forecasters that have seen the bars which are traded.
+        remarks: one sentence each.
+    """
+
+    mode: str
+    period: tuple[str, str] | None
+    connection: Connection
+    history: Bars
+    source: Callable[[LiveRun, Journal], Source]
+    check: Callable[[Sequence[Any]], None]
+    remarks: tuple[str, ...]
+
+
+@contextmanager
+def replay_stage(prepared: Prepared, pace_seconds: float) -> Iterator[Stage]:
+    """The embedded exchange on the test span, in this process, behind real sockets."""
+    config = prepared.config
+    period = config.spans.get("test")
+    refuse_seen_bars([prepared.forecaster] if prepared.forecaster else [], "test", period)
+    used, start, absent = prepared.cut(period)
+    last = max(frame.index[-1] for frame in used.frames.values())
+    shown = replace(prepared.bars, frames={symbol: prepared.bars.frames[symbol] for symbol in used.symbols}).between(
+        end=last
+    )
+    account = AccountSpec(key="replay", secret=secrets.token_urlsafe(24), broker=config.broker)
+    narrowed = config.model_copy(update={"data": config.data.model_copy(update={"symbols": used.symbols})})
+    with ExchangeServer(bars=shown, start=start, accounts=[account]) as exchange:
+        credentials = Credentials(
+            key=account.key,
+            secret=account.secret,
+            trading_url=exchange.url,
+            data_url=exchange.url,
+            trading_stream_url=f"{exchange.url.replace('http:', 'ws:', 1)}/stream",
+        )
+        with Connection(credentials, narrowed, streamed=_streamed(config)) as connection:
+            connection.check()
+            history = _warmup(prepared, credentials, narrowed, before=start)
+            _same_history(history, used, start)
+            control = Control(credentials)
+            try:
+                yield Stage(
+                    mode="replay",
+                    period=(str(period[0]), str(period[1])),
+                    connection=connection,
+                    history=history,
+                    source=_lock_step(control, connection, config, history, start, pace_seconds),
+                    check=partial(_unseen, period=period),
+                    remarks=tuple(absences(absent, period)),
+                )
+            finally:
+                control.close()
+
+
+@contextmanager
+def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
+    """Alpaca's paper account, or an exchange on this machine that somebody has started."""
+    config = prepared.config
+    credentials = find_credentials(config.folder)
+    with Connection(credentials, config, streamed=_streamed(config)) as connection:
+        remarks = connection.check()
+        control = Control(credentials) if credentials.local else None
+        try:
+            status = control.status() if control is not None else {}
+            moment = pd.Timestamp(status["time"], tz="UTC") if status else pd.Timestamp(now)
+            history = _warmup(prepared, credentials, config, before=moment)
+            if control is not None and status["mode"] == "lock-step":
+                source = _lock_step(control, connection, config, history, moment, 0.0)
+            else:
+                source = wall_clock_source(connection, config, history, control=control)
+            yield Stage(
+                mode="exchange" if credentials.local else "alpaca",
+                period=None,
+                connection=connection,
+                history=history,
+                source=source,
+                check=partial(_unseen, period=(moment.date(), moment.date())),
+                remarks=tuple(remarks),
+            )
+        finally:
+            if control is not None:
+                control.close()
+
+
+def _unseen(forecasters: Sequence[Any], *, period: tuple[date, date]) -> None:
+    refuse_seen_bars(forecasters, "test", period)
+
+
+def _streamed(config: RunConfig) -> bool:
+    """Alpaca streams minutes; longer bars are fetched."""
+    return config.data.timeframe == "1m"
+
+
+def _warmup(prepared: Prepared, credentials: Credentials, config: RunConfig, *, before: pd.Timestamp) -> Bars:
+    """The last bars before a moment, from where the run trades."""
+    frames = {symbol: prepared.bars.frames[symbol].iloc[:0] for symbol in config.data.symbols}
+    if prepared.warmup:
+        data = config.data
+        options: dict[str, Any] = {"feed": data.feed or "iex", "adjustment": data.adjustment or "all"}
+        frames = fetch_bars(
+            credentials,
+            sorted(data.symbols),
+            data.timeframe,
+            start=None,
+            limit=prepared.warmup,
+            now=before,
+            **options,
+        )
+    return replace(prepared.bars, frames=dict(sorted(frames.items())))
+
+
+def _same_history(history: Bars, used: Bars, start: pd.Timestamp) -> None:
+    """The exchange's history is the backtest's warm-up, or the replay would prove nothing."""
+    for symbol, frame in used.frames.items():
+        if not history.frames[symbol].equals(frame[frame.index < start]):
+            raise DataError(
+                f"{symbol}: the exchange's history differs from the backtest's warm-up; bars out of the regular "
+                "session are left out on the way, as at Alpaca: remove them from the data"
+            )
+
+
+def _lock_step(
+    control: Control, connection: Connection, config: RunConfig, history: Bars, start: pd.Timestamp, pace_seconds: float
+) -> Callable[[LiveRun, Journal], Source]:
+    known = [int(frame.index[-1].value) for frame in history.frames.values() if len(frame)]
+
+    def wait() -> None:
+        if pace_seconds > 0.0:
+            connection.inbox.wait(lambda: False, pace_seconds)
+
+    def source(run: LiveRun, journal: Journal) -> Source:
+        return LockStep(
+            control,
+            connection.inbox,
+            timeframe=config.data.timeframe,
+            streamed=_streamed(config),
+            rows=connection.rows,
+            seen=starts_seen(history.frames, config.data.timeframe),
+            last=max(known, default=int(start.value) - 7 * _DAY),
+            before_step=wait,
+        )
+
+    return source
