@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bar_loop, forecasting, training
-from benchmarks.harness import Comparison, Disagreement, Latency, LeftOut, Measured
+from benchmarks import bar_loop, forecasting, live, training
+from benchmarks.harness import Comparison, Disagreement, Latency, LeftOut, Measured, Rate
 from benchmarks.machine import machine_facts
 
 
@@ -23,12 +23,14 @@ class Name(StrEnum):
     BAR_LOOP = "bar_loop"
     FORECASTING = "forecasting"
     TRAINING = "training"
+    LIVE = "live"
 
 
 _FULL: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.BAR_LOOP: lambda: bar_loop.measure(bar_loop.Size()),
     Name.FORECASTING: lambda: forecasting.measure(forecasting.Size()),
     Name.TRAINING: lambda: training.measure(training.Size()),
+    Name.LIVE: lambda: live.measure(live.Size()),
 }
 _QUICK: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.BAR_LOOP: lambda: bar_loop.measure(
@@ -38,6 +40,7 @@ _QUICK: dict[Name, Callable[[], Iterator[Measured]]] = {
         forecasting.Size(bars=300, rounds=1, slow_rounds=1, latency_calls=10)
     ),
     Name.TRAINING: lambda: training.measure(training.Size(windows=120, epochs=1, rounds=1)),
+    Name.LIVE: lambda: live.measure(live.Size(bars=60, rounds=1, replayed=60, daily=60)),
 }
 
 
@@ -46,7 +49,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it work, not how fast.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here, too.")] = None,
 ) -> None:
-    """Measure nextbar beside its peers: the bar loop, forecasting, training."""
+    """Measure nextbar beside its peers: the bar loop, forecasting, training, live trading."""
     people = Console(stderr=True)
     machine = machine_facts()
     benchmarks = _QUICK if quick else _FULL
@@ -98,6 +101,9 @@ def _show(console: Console, machine: dict[str, Any], measured: list[Measured], *
 def _figures(each: Measured) -> tuple[str, ...]:
     if isinstance(each, Latency):
         return "", f"p50 {each.p50_ms:.2f} ms\np99 {each.p99_ms:.2f} ms"
+    if isinstance(each, Rate):
+        goal = f"{each.goal:,.0f} {'[green]reached' if each.per_second >= each.goal else '[red]missed'}[/]"
+        return "", f"{each.per_second:,.0f} {each.unit}/s", "", "", goal
     if isinstance(each, LeftOut):
         return (f"left out: {each.reason}",)
     low, high = min(each.round_ratios), max(each.round_ratios)
@@ -112,7 +118,7 @@ def _figures(each: Measured) -> tuple[str, ...]:
 
 
 def _with_kind(each: Measured) -> dict[str, Any]:
-    kinds: dict[type, str] = {Comparison: "comparison", Latency: "latency", LeftOut: "left_out"}
+    kinds: dict[type, str] = {Comparison: "comparison", Latency: "latency", Rate: "rate", LeftOut: "left_out"}
     return {"kind": kinds[type(each)], **each.as_json()}
 
 

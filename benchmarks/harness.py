@@ -130,6 +130,21 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rate:
+    """How much is done in a second where there is no peer; ``goal`` is what is to be reached."""
+
+    benchmark: str
+    case: str
+    unit: str
+    per_second: float
+    goal: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, and whether the goal is reached."""
+        return {**asdict(self), "reached": self.per_second >= self.goal}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOut:
     """A comparison that could not be made, and why."""
 
@@ -142,7 +157,7 @@ class LeftOut:
         return asdict(self)
 
 
-Measured = Comparison | Latency | LeftOut
+Measured = Comparison | Latency | Rate | LeftOut
 
 
 def rounds(
