@@ -145,10 +145,14 @@ def find_bundle(config: RunConfig, root: Path = Path("bundles")) -> Path:
         BundleError: there is no such bundle; names the command that makes it.
     """
     if isinstance(config.model, BundleReference):
-        path = config.resolve(config.model.bundle)
-        if not path.is_dir():
-            raise BundleError(f"model.bundle: {path}: no such bundle folder; train one, or correct the path")
-        return path
+        named = config.model.bundle
+        # Relative to the run file, or, as it is typed behind --set, to the folder in which the command runs.
+        found = [path for path in (config.resolve(named), root.parent / named) if path.is_dir()]
+        if not found:
+            raise BundleError(
+                f"model.bundle: {config.resolve(named)}: no such bundle folder; train one, or correct the path"
+            )
+        return found[0]
     short = bundle_hash(config)[:_HASH_LENGTH]
     own = root / f"{config.name}-{short}"
     if own.is_dir():

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from engine.errors import NextbarError
 from engine.live.desk import Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
@@ -51,8 +52,8 @@ class Difference:
         )
 
 
-class _Differs(Exception):
-    """Ends a retracing at the first difference."""
+class _Differs(NextbarError):
+    """Ends a retracing at the first difference; of our own kind, so that it is not taken for a strategy's error."""
 
 
 @dataclass

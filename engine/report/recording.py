@@ -191,7 +191,9 @@ def portable(config: RunConfig) -> dict[str, Any]:
     if config.data.benchmark is not None and config.resolve(Path(config.data.benchmark)).is_file():
         resolved["data"]["benchmark"] = str(config.resolve(Path(config.data.benchmark)).resolve())
     if isinstance(config.model, BundleReference):
-        resolved["model"]["bundle"] = str(config.resolve(config.model.bundle).resolve())
+        from models.bundle import find_bundle  # it is loaded anyway where there is a model
+
+        resolved["model"]["bundle"] = str(find_bundle(config).resolve())
     return resolved
 
 
