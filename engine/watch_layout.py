@@ -37,7 +37,7 @@ class View:
         seen_age: seconds since the picture was taken.
         stale: no bar has come for much longer than usual.
         drawdown: how far equity is below its highest, as a fraction.
-        whole: equity was seen at every step; otherwise the true drawdown may be larger.
+        whole: equity was seen at every step; otherwise the true drawdown may be larger, and ``≥`` says so.
         ended: the run is over, and nothing will change.
     """
 
@@ -194,7 +194,8 @@ def _account(view: View, status: Status, *, narrow: bool) -> Table:
         gain = status.equity - base
         figures[name] = (signed(gain, places), _colour(gain))
         figures[f"% {name.split()[-1]}"] = (f"{signed(_percent(gain, base), 2)} %", _colour(gain))
-    figures["drawdown" if view.whole else "drawdown ~"] = (f"{signed(-100.0 * view.drawdown, 2)} %", "")
+    fall = f"{signed(-100.0 * view.drawdown, 2)} %" if view.whole else f"≥ {100.0 * view.drawdown:.2f} %"
+    figures["drawdown"] = (fall, "")
     figures["cash"] = (_plain(status.cash, places), "")
     figures["exposure"] = (f"{_plain(_percent(gross, status.equity), 1)} %", "")
     for name in figures:

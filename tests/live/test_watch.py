@@ -335,7 +335,7 @@ def test_drawdown_from_the_highest_equity_seen():
     assert seen.whole
     assert "−10.00 %" in shown(seen)
     hands.step(5, after=1.0, equity=99_000.0)
-    assert "drawdown ~" in shown(hands.clock.view())
+    assert "≥ 10.00 %" in shown(hands.clock.view())
 
 
 # --- the screen ------------------------------------------------------------------------------------------------------
