@@ -19,14 +19,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## Train the default LSTM, backtest it and its rivals on real prices, compare them
+demo: $(READY)  ## Train the default LSTM, backtest it and its rivals, compare them, paper-trade a replay
 	$(BIN)/nextbar train configs/quickstart.yaml
 	$(BIN)/nextbar backtest configs/quickstart.yaml
 	$(BIN)/nextbar backtest configs/sma_cross.yaml
 	$(BIN)/nextbar backtest configs/buy_and_hold.yaml
 	$(BIN)/nextbar compare quickstart sma_cross buy_and_hold
-	@echo "The report of the LSTM: $$(ls -td runs/*-quickstart*/ | head -1)report.html"
-	@echo "The comparison:         $$(ls -td runs/comparisons/*/ | head -1)compare.html"
+	$(BIN)/nextbar paper configs/quickstart.yaml --replay
+	$(BIN)/nextbar twin latest
+	@echo "The report of the LSTM, traded on paper: $$(ls -td runs/*-quickstart*/ | head -1)report.html"
+	@echo "The comparison of the backtests:         $$(ls -td runs/comparisons/*/ | head -1)compare.html"
 
 test: $(READY)  ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak"
@@ -46,7 +48,7 @@ bench: $(READY) .venv-bench/.ready  ## Measure against peers, side by side
 	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
 
-soak: $(READY)  ## Run the heavy tests (for now: training on two devices)
+soak: $(READY)  ## Run the heavy tests: a replay of 200,000 bars, random replays, training on two devices
 	$(BIN)/python -m pytest -m soak
 
 clean:  ## Remove environments and caches; runs and bundles stay
