@@ -19,6 +19,7 @@ from engine.errors import NextbarError
 from engine.live.connection import Connection
 from engine.live.desk import AlpacaDesk
 from engine.live.journal import FILE, Journal
+from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.status import Status
 from engine.paper_record import record_paper
@@ -136,7 +137,6 @@ def _trade(prepared: Prepared, stage: Stage, *, root: Path, now: datetime, on_st
 def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on_status: OnStatus) -> str:
     """Run to the end; how it ended."""
     config, connection = prepared.config, stage.connection
-    connection.open()
     verifier = _Verifier(connection, config.broker.cash)
 
     def after_step(run: LiveRun) -> None:
@@ -166,6 +166,7 @@ def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on
         check=stage.check,
     )
     with _stopping(connection):
+        connection.open()
         live.run()
     verifier.at_the_end(live, journal, strict=stage.mode == "replay")
     if live.halted:
@@ -197,7 +198,11 @@ class _Verifier:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _VERIFY_SECONDS
-        found = self._differences(run)
+        try:
+            found = self._differences(run)
+        except NoAnswer as error:
+            run.events.append(str(error))
+            return
         journal.write("account", differences=found)
         # A fill may be on its way: only what is still there the next time counts.
         lasting = [difference for difference in found if difference in self._before]
@@ -206,7 +211,12 @@ class _Verifier:
 
     def at_the_end(self, run: LiveRun, journal: Journal, *, strict: bool) -> None:
         """Compare once more; in a replay a difference is a defect."""
-        found = self._differences(run)
+        try:
+            found = self._differences(run)
+        except NoAnswer as error:
+            if strict:
+                raise
+            found = [f"the account was not compared: {error}"]
         journal.write("account", differences=found)
         if found and strict:
             raise NextbarError(f"our ledger and the exchange differ: {'; '.join(found)}; please report")
@@ -215,7 +225,7 @@ class _Verifier:
 
     def _differences(self, run: LiveRun) -> list[str]:
         ledger = run.venue.ledger
-        costs = sum(fill.commission for fill in ledger.fills) + ledger.interest_paid
+        costs = run.venue.commission_paid + ledger.interest_paid
         held = {symbol: position.quantity for symbol, position in ledger.positions.items()}
         return self._connection.differences(ledger.cash - self._cash, held, costs=-costs)
 

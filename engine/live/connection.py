@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from alpaca.common.exceptions import APIError
@@ -13,22 +13,25 @@ from alpaca.data.enums import Adjustment, DataFeed
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.data.requests import StockBarsRequest
 from alpaca.trading.client import TradingClient
+from alpaca.trading.requests import GetOrdersRequest
 
 from engine.config import RunConfig
 from engine.credentials import Credentials
-from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, alpaca_timeframe, with_timeouts
+from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, alpaca_timeframe
 from engine.errors import BrokerError
-from engine.live.desk import explained
 from engine.live.inbox import Inbox
+from engine.live.rest import NOT_FOUND, TOO_MANY, UNAUTHORIZED, Line, NoAnswer, explained
 from engine.live.streams import BARS, TRADES, Streams
 from engine.trading.orders import QUANTITY_EPSILON
-
-Answer = TypeVar("Answer")
 
 # A clock that is off by more would put bars into the wrong minute.
 _CLOCK_SECONDS = 2.0
 _CONNECT_SECONDS = 10.0
 _CENT = 0.01
+# Before a question is asked again that came on top of too many in this minute.
+_AGAIN_SECONDS = (1.0, 2.0, 4.0)
+_SILENT_SECONDS = 180.0
+_MOST_ORDERS = 500
 
 
 class Connection:
@@ -40,28 +43,39 @@ class Connection:
         account: Alpaca's own fields of the account at the start.
     """
 
-    def __init__(self, credentials: Credentials, config: RunConfig, *, streamed: bool) -> None:
-        """``streamed``: the bars come through the market data stream (minutes), and are not fetched."""
+    def __init__(
+        self,
+        credentials: Credentials,
+        config: RunConfig,
+        *,
+        streamed: bool,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Make the clients; nothing is asked yet.
+
+        Args:
+            streamed: the bars come through the market data stream (minutes), and are not fetched.
+            now: this machine's clock, Unix seconds.
+        """
         keys = (credentials.key, credentials.secret)
         self._credentials = credentials
         self._config = config
+        self._now = now
         self._feed = config.data.feed or DEFAULT_FEED
         self._adjustment = config.data.adjustment or DEFAULT_ADJUSTMENT
         self.inbox = Inbox()
-        self.trading = with_timeouts(
-            TradingClient(*keys, paper=True, raw_data=True, url_override=credentials.trading_url)
-        )
-        self._data = with_timeouts(StockHistoricalDataClient(*keys, raw_data=True, url_override=credentials.data_url))
+        self._line = line = Line(lambda: self.inbox.stopped)
+        self.trading = line.carry(TradingClient(*keys, paper=True, raw_data=True, url_override=credentials.trading_url))
+        self._data = line.carry(StockHistoricalDataClient(*keys, raw_data=True, url_override=credentials.data_url))
         self._timeframe = alpaca_timeframe(config.data.timeframe)
         self._streams = Streams(
             credentials,
             self.inbox,
             symbols=tuple(sorted(config.data.symbols)) if streamed else (),
             feed=self._feed,
-            silent_seconds=None if credentials.local else 180.0,
+            silent_seconds=None if credentials.local else _SILENT_SECONDS,
         )
-        self.account: dict[str, Any] = {}
-        self._clock: dict[str, Any] = {}
+        self.account: Any = {}
 
     # --- the first checks ------------------------------------------------------------------------------------------
 
@@ -72,35 +86,70 @@ class Connection:
             BrokerError: the keys are refused, the account is blocked or not empty, a symbol cannot be traded, fractions
                 are not allowed, the clock is off; one sentence that lists all that is wrong.
         """
-        account: Any = self.asked("the account", self.trading.get_account)
-        self.account = account
-        wrong: list[str] = []
-        wrong += self._account_problems()
-        for symbol in sorted(self._config.data.symbols):
-            wrong += self._asset_problems(symbol)
-        wrong += self._leftovers()
-        wrong += self._clock_problems()
+        self.account = self.asked("the account", self.trading.get_account)
+        clock: Any = self.asked("the clock", self.trading.get_clock)
+        now = self._now()
+        try:
+            wrong = [
+                *self._account_problems(),
+                *(problem for symbol in sorted(self._config.data.symbols) for problem in self._asset_problems(symbol)),
+                *self._leftovers(),
+                *self._clock_problems(clock, now),
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BrokerError(
+                f"the broker answered with what is no account ({type(error).__name__}: {error}); is there another "
+                "server at its address?"
+            ) from error
         if wrong:
             raise BrokerError(f"nothing was sent, because {len(wrong)} thing(s) are not right: " + "; ".join(wrong))
-        return self._market_remarks()
+        if clock.get("is_open"):
+            return []
+        return [f"the market is closed; the next session opens at {clock.get('next_open')}"]
 
-    def asked(self, what: str, call: Callable[[], Answer]) -> Answer:
-        """The answer to a harmless question; every failure as a BrokerError that says what was asked."""
-        try:
-            return call()
-        except APIError as error:
-            status, message, _ = explained(error)
-            if status in (401, 403):
-                raise BrokerError(
-                    f"the broker refuses the key {self._credentials.masked} ({status}: {message}); check "
-                    "APCA_API_KEY_ID and APCA_API_SECRET_KEY, which must be of a paper account"
+    def asked(self, what: str, call: Callable[[], Any], *, missing: Any = None) -> Any:
+        """The answer to a harmless question.
+
+        Args:
+            missing: the answer where the broker knows no such thing.
+
+        Raises:
+            NoAnswer: the broker was not reached, failed, or was asked too often; it may be asked again later.
+            BrokerError: it refuses to answer.
+        """
+        for pause in (*_AGAIN_SECONDS, 0.0):
+            try:
+                return call()
+            except APIError as error:
+                status, message, _ = explained(error)
+                if status == TOO_MANY and pause and not self.inbox.stopped:
+                    self.inbox.wait(lambda: False, pause)
+                    continue
+                if status == NOT_FOUND and missing is not None:
+                    return missing
+                raise self._refusal(what, status, message) from error
+            except requests.JSONDecodeError as error:
+                raise NoAnswer(f"the broker answered for {what} with what is no JSON; try again later") from error
+            except requests.RequestException as error:
+                raise NoAnswer(
+                    f"the broker could not be reached for {what} ({type(error).__name__}); check the network, or use "
+                    "--replay, which needs none"
                 ) from error
-            raise BrokerError(f"the broker did not answer for {what} ({status}: {message}); try again later") from error
-        except requests.RequestException as error:
-            raise BrokerError(
-                f"the broker could not be reached for {what} ({type(error).__name__}); check the network, or use "
-                "--replay, which needs none"
-            ) from error
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise NoAnswer(
+                    f"the broker answered for {what} with what cannot be read ({type(error).__name__}); try again later"
+                ) from error
+        raise NoAnswer(f"the broker did not answer for {what}; try again later")
+
+    def _refusal(self, what: str, status: int, message: str) -> BrokerError:
+        if status in (UNAUTHORIZED, 403):
+            return BrokerError(
+                f"the broker refuses the key {self._credentials.masked} ({status}: {message}); check "
+                "APCA_API_KEY_ID and APCA_API_SECRET_KEY, which must be of a paper account"
+            )
+        if status == TOO_MANY or status >= 500:
+            return NoAnswer(f"the broker did not answer for {what} ({status}: {message}); try again later")
+        return BrokerError(f"the broker refuses to answer for {what} ({status}: {message})")
 
     def _account_problems(self) -> list[str]:
         account, broker = self.account, self._config.broker
@@ -121,12 +170,10 @@ class Connection:
         return wrong
 
     def _asset_problems(self, symbol: str) -> list[str]:
-        try:
-            asset: Any = self.asked(symbol, lambda: self.trading.get_asset(symbol))
-        except BrokerError as error:
-            if "(404" in str(error):
-                return [f"{symbol} is not known to the broker"]
-            raise
+        nothing: dict[str, Any] = {}
+        asset: Any = self.asked(symbol, lambda: self.trading.get_asset(symbol), missing=nothing)
+        if not asset:
+            return [f"{symbol} is not known to the broker"]
         wrong = []
         if not asset.get("tradable"):
             wrong.append(f"{symbol} cannot be traded")
@@ -140,7 +187,9 @@ class Connection:
         """A new run starts from nothing: what it did not trade itself it would not know how to value."""
         symbols = frozenset(self._config.data.symbols)
         positions: Any = self.asked("positions", self.trading.get_all_positions)
-        orders: Any = self.asked("open orders", self.trading.get_orders)
+        # Of the symbols alone: the list is cut after so many, and other people's orders come first.
+        request = GetOrdersRequest(symbols=sorted(symbols), limit=_MOST_ORDERS)
+        orders: Any = self.asked("open orders", lambda: self.trading.get_orders(request))
         held = sorted(position["symbol"] for position in positions if position["symbol"] in symbols)
         waiting = sorted({order["symbol"] for order in orders if order["symbol"] in symbols})
         wrong = []
@@ -150,20 +199,11 @@ class Connection:
             wrong.append(f"the account has open orders in {', '.join(waiting)}; cancel them first")
         return wrong
 
-    def _clock_problems(self) -> list[str]:
-        clock: Any = self.asked("the clock", self.trading.get_clock)
-        self._clock = clock
-        if self._credentials.local:
-            return []
-        off = time.time() - datetime.fromisoformat(self._clock["timestamp"]).timestamp()
-        if abs(off) <= _CLOCK_SECONDS:
+    def _clock_problems(self, clock: Mapping[str, Any], now: float) -> list[str]:
+        off = now - datetime.fromisoformat(clock["timestamp"]).timestamp()
+        if self._credentials.local or abs(off) <= _CLOCK_SECONDS:
             return []
         return [f"this machine's clock is {off:+.1f} seconds off the broker's; set it (by NTP)"]
-
-    def _market_remarks(self) -> list[str]:
-        if self._clock.get("is_open"):
-            return []
-        return [f"the market is closed; the next session opens at {self._clock.get('next_open')}"]
 
     def differences(self, cash: float, held: Mapping[str, float], *, costs: float) -> list[str]:
         """Where the broker's account differs from our ledger, one sentence each.
@@ -172,6 +212,9 @@ class Connection:
             cash: what our account has gained since the start, account currency.
             held: symbol -> signed quantity by our ledger.
             costs: commission and interest in ``cash`` that the broker may not have charged.
+
+        Raises:
+            NoAnswer, BrokerError: see ``asked``.
         """
         account: Any = self.asked("the account", self.trading.get_account)
         positions: Any = self.asked("positions", self.trading.get_all_positions)
@@ -189,7 +232,7 @@ class Connection:
     # --- bars and streams ------------------------------------------------------------------------------------------
 
     def rows(self, start: datetime, end: datetime) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """Alpaca's own rows of all symbols whose bars start in [start, end]."""
+        """Alpaca's own rows of all symbols whose bars start in [start, end]; see ``asked`` for what it raises."""
         request = StockBarsRequest(
             symbol_or_symbols=sorted(self._config.data.symbols),
             timeframe=self._timeframe,
@@ -212,8 +255,10 @@ class Connection:
         ready = self.inbox.wait(lambda: wanted <= self.inbox.connected, _CONNECT_SECONDS)
         if not ready and not self.inbox.stopped:
             missing = ", ".join(sorted(wanted - self.inbox.connected))
+            said = [event.detail for event in self.inbox.take_events() if event.detail]
             raise BrokerError(
-                f"the {missing} stream did not connect within {_CONNECT_SECONDS:g} seconds; check the network"
+                f"the {missing} stream did not connect within {_CONNECT_SECONDS:g} seconds"
+                f"{f' ({said[-1]})' if said else ''}; check the network"
             )
 
     def states(self) -> tuple[str, str, int]:
@@ -226,6 +271,7 @@ class Connection:
     def close(self) -> None:
         """Close streams and sessions."""
         self._streams.stop()
+        self._line.close()
         self.trading._session.close()
         self._data._session.close()
 

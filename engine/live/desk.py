@@ -6,9 +6,8 @@ journal before the order goes out; when no answer comes, the order is looked up 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import requests
@@ -16,6 +15,7 @@ from alpaca.common.exceptions import APIError
 from alpaca.trading.client import TradingClient
 from alpaca.trading.enums import OrderClass, OrderSide, TimeInForce
 from alpaca.trading.requests import (
+    GetOrderByIdRequest,
     LimitOrderRequest,
     MarketOrderRequest,
     OrderRequest,
@@ -27,21 +27,24 @@ from alpaca.trading.requests import (
 
 from engine.errors import BrokerError
 from engine.live.inbox import Inbox, UpdateMessage
+from engine.live.rest import NOT_FOUND, TOO_MANY, UNAUTHORIZED, explained
 from engine.trading.orders import BUY, Order
 
 # Events after which nothing more comes for an order.
-ENDED = frozenset({"fill", "canceled", "expired", "rejected", "replaced", "done_for_day"})
+ENDED = frozenset({"fill", "canceled", "expired", "rejected", "replaced"})
 
 _EVENTS = {
     "filled": "fill",
     "canceled": "canceled",
     "expired": "expired",
     "rejected": "rejected",
-    "done_for_day": "done_for_day",
+    "replaced": "replaced",
 }
-_TRIES = 3
-_WITHDRAWAL_SECONDS = 10.0
-_NOT_FOUND, _UNAUTHORIZED, _TOO_MANY = 404, 401, 429
+# Seconds to wait before an order is tried again: where nobody knows whether it was taken, and where it was not, for
+# there were too many requests in this minute.
+_AGAIN = (0.5, 2.0, 5.0)
+_SOON_ENOUGH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_WITHDRAWAL_SECONDS, _GONE_SECONDS = 10.0, 1.0
 _DUPLICATE = 40010001
 
 
@@ -54,6 +57,10 @@ class Receipt(NamedTuple):
 
 class TurnedDown(Exception):
     """The broker does not take this order; the message is its own."""
+
+
+class _TooMany(Exception):
+    """There were too many requests; this one did nothing."""
 
 
 class Desk(Protocol):
@@ -74,9 +81,10 @@ class AlpacaDesk:
 
     def __init__(self, client: TradingClient, inbox: Inbox) -> None:
         # A 504 says nothing about whether the order took effect: the SDK must not repeat it by itself.
-        client._retry_codes = [_TOO_MANY]
+        client._retry_codes = []
         self._client = client
         self._inbox = inbox
+        self._told: dict[str, tuple[str, float]] = {}
 
     def take_updates(self) -> list[UpdateMessage]:
         """The trade updates that came since the last call."""
@@ -87,19 +95,36 @@ class AlpacaDesk:
 
         Raises:
             TurnedDown: the broker does not take it.
-            BrokerError: the broker could not be reached, or refuses the keys.
+            BrokerError: the broker could not be reached, refuses the keys, or did not answer before a stop.
         """
         request = _request(order, legs, client_id)
-        for _ in range(_TRIES):
-            answer = self._tried(lambda: self._client.submit_order(request))
-            if answer is None:
-                answer = self._tried(lambda: self._found(client_id))
+        for pause in (*_AGAIN, 0.0):
+            answer = self._patiently(lambda: self._client.submit_order(request))
+            if answer is None and not self._inbox.stopped:
+                answer = self._patiently(lambda: self._client.get_order_by_client_id(client_id))
             if answer is not None:
-                return _receipt(answer, legs)
+                return self._receipt(answer, legs)
+            self._inbox.wait(lambda: False, pause)
+            if self._inbox.stopped:
+                raise BrokerError(
+                    f"the run was stopped before the broker answered to order {client_id}, which it may have taken; "
+                    "look at the account before you start again"
+                )
         raise BrokerError(
-            f"the broker did not answer to order {client_id} and does not know it after {_TRIES} tries; trading stops "
-            "here: look at the account before you start again"
+            f"the broker did not answer to order {client_id} and does not know it after {len(_AGAIN) + 1} tries; "
+            "trading stops here: look at the account before you start again"
         )
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """As ``_tried``, again after a while where there were too many requests."""
+        for pause in (*_SOON_ENOUGH, 0.0):
+            try:
+                return self._tried(call)
+            except _TooMany:
+                self._inbox.wait(lambda: False, pause)
+                if self._inbox.stopped:
+                    break
+        return None
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         """The answer, or None where there was none that tells whether the order took effect."""
@@ -109,80 +134,101 @@ class AlpacaDesk:
             return None
         except APIError as error:
             status, message, code = explained(error)
-            if status == _UNAUTHORIZED:
+            if status == UNAUTHORIZED:
                 raise BrokerError(f"the broker refuses the keys ({message}); check them") from error
-            if status in (_NOT_FOUND, _TOO_MANY) or status >= 500 or code == _DUPLICATE:
+            if status == TOO_MANY:
+                raise _TooMany from error
+            if status == NOT_FOUND or status >= 500 or code == _DUPLICATE:
                 return None
             raise TurnedDown(message) from error
 
-    def _found(self, client_id: str) -> Any:
-        return self._client.get_order_by_client_id(client_id)
+    def _receipt(self, answer: Any, legs: Sequence[Order]) -> Receipt:
+        if legs and not answer.get("legs"):
+            # Looked up by its own id it comes without them, unless they are asked for.
+            whole = GetOrderByIdRequest(nested=True)
+            answer = self._patiently(lambda: self._client.get_order_by_id(str(answer["id"]), whole)) or answer
+        found = {("limit" if leg["type"] == "limit" else "stop"): str(leg["id"]) for leg in answer.get("legs") or []}
+        wanted = ["limit" if leg.type == "limit" else "stop" for leg in legs]
+        for kind in wanted:
+            if kind not in found:
+                raise BrokerError(f"the broker took order {answer['id']} without its {kind} leg; look at the account")
+        return Receipt(str(answer["id"]), tuple(found[kind] for kind in wanted))
 
-    def catch_up(self, remote_ids: Sequence[str]) -> int:
+    def catch_up(self, remote_ids: Iterable[str]) -> int:
         """Ask for orders whose updates may have been missed, and put what became of them into the inbox.
 
         The number of orders that have moved on; booking them twice is not possible, since quantities are cumulative.
+        It gives up at the first question that is not answered: there will be another time.
         """
         moved = 0
-        for remote_id in remote_ids:
-            order: Any = self._tried(lambda remote_id=remote_id: self._client.get_order_by_id(remote_id))  # type: ignore[misc]
-            if order is None:
+        asked = list(remote_ids)
+        for remote_id in asked:
+            try:
+                order: Any = self._client.get_order_by_id(remote_id)
+            except requests.RequestException:
+                break
+            except APIError as error:
+                status, message, _ = explained(error)
+                if status == UNAUTHORIZED:
+                    raise BrokerError(f"the broker refuses the keys ({message}); check them") from error
+                if status == TOO_MANY or status >= 500:
+                    break
                 continue
-            event = _EVENTS.get(str(order["status"]))
             filled = float(order.get("filled_qty") or 0.0)
-            if event is None and filled > 0.0:
-                event = "partial_fill"
-            if event is not None:
-                moved += 1
-                self._inbox.put_update(
-                    {
-                        "event": event,
-                        "qty": order.get("filled_qty"),
-                        "price": order.get("filled_avg_price"),
-                        "timestamp": order.get("updated_at"),
-                        "order": order,
-                    }
-                )
+            event = _EVENTS.get(str(order["status"])) or ("partial_fill" if filled > 0.0 else "")
+            if not event or self._told.get(remote_id) == (event, filled):
+                continue
+            self._told[remote_id] = (event, filled)
+            moved += 1
+            self._inbox.put_update(
+                {
+                    "event": event,
+                    "qty": order.get("filled_qty"),
+                    "price": order.get("filled_avg_price"),
+                    "timestamp": order.get("updated_at"),
+                    "order": order,
+                },
+                pushed=False,
+            )
+        self._told = {remote_id: self._told[remote_id] for remote_id in asked if remote_id in self._told}
         return moved
 
     def withdraw(self, remote_id: str) -> None:
         """Cancel an order and wait for its last update, since what follows may need what it holds.
 
+        Where the update does not come, the order is asked for.
+
         Raises:
             BrokerError: the broker could not be reached, or does not say how the order ended.
         """
-        try:
-            self._client.cancel_order_by_id(remote_id)
-        except requests.RequestException as error:
-            raise BrokerError(f"order {remote_id} could not be cancelled: {type(error).__name__}") from error
-        except APIError as error:
-            status, message, _ = explained(error)
-            if status not in (_NOT_FOUND, 422):  # it has ended by itself: its update says how
-                raise BrokerError(f"order {remote_id} could not be cancelled: {message}") from error
+        patience = _WITHDRAWAL_SECONDS
+        for pause in (*_AGAIN, 0.0):
+            try:
+                self._client.cancel_order_by_id(remote_id)
+                break
+            except requests.RequestException:
+                pass
+            except APIError as error:
+                status, message, _ = explained(error)
+                if status == UNAUTHORIZED:
+                    raise BrokerError(f"the broker refuses the keys ({message}); check them") from error
+                if status != TOO_MANY and status < 500:
+                    patience = _GONE_SECONDS  # it has ended by itself, and its update says how
+                    break
+            if self._inbox.wait(lambda: self._has_ended(remote_id), pause):
+                break
+        if self._inbox.wait(lambda: self._has_ended(remote_id), patience) or self._inbox.stopped:
             return
-
-        def ended() -> bool:
-            return self._inbox.find_update(
-                lambda fields: fields["event"] in ENDED and str(fields["order"]["id"]) == remote_id
-            )
-
-        if not self._inbox.wait(ended, _WITHDRAWAL_SECONDS) and not self._inbox.stopped:
+        self.catch_up([remote_id])
+        if patience == _WITHDRAWAL_SECONDS and not self._inbox.wait(lambda: self._has_ended(remote_id), 0.0):
             raise BrokerError(
                 f"order {remote_id} was cancelled and the broker does not confirm it; look at the account"
             )
 
-
-def explained(error: APIError) -> tuple[int, str, int]:
-    """Status, message and code of the SDK's error, whose own properties fail on some bodies."""
-    status = error.status_code or 0
-    try:
-        body = json.loads(str(error))
-    except ValueError:
-        return status, str(error)[:200] or f"status {status}", 0
-    if not isinstance(body, dict):
-        return status, f"status {status}", 0
-    code = body.get("code")
-    return status, str(body.get("message", f"status {status}")), code if isinstance(code, int) else 0
+    def _has_ended(self, remote_id: str) -> bool:
+        return self._inbox.find_update(
+            lambda fields: fields["event"] in ENDED and str(fields["order"]["id"]) == remote_id
+        )
 
 
 def _request(order: Order, legs: Sequence[Order], client_id: str) -> OrderRequest:
@@ -208,13 +254,3 @@ def _request(order: Order, legs: Sequence[Order], client_id: str) -> OrderReques
     if order.type == "stop":
         return StopOrderRequest(**common, stop_price=order.stop_price)
     return StopLimitOrderRequest(**common, limit_price=order.limit_price, stop_price=order.stop_price)
-
-
-def _receipt(answer: Any, legs: Sequence[Order]) -> Receipt:
-    found = {("limit" if leg["type"] == "limit" else "stop"): str(leg["id"]) for leg in answer.get("legs") or []}
-    missing = [leg for leg in legs if ("limit" if leg.type == "limit" else "stop") not in found]
-    if missing:
-        raise BrokerError(
-            f"the broker took order {answer['id']} without its {missing[0].type} leg; look at the account"
-        )
-    return Receipt(str(answer["id"]), tuple(found["limit" if leg.type == "limit" else "stop"] for leg in legs))

@@ -30,7 +30,7 @@ class UpdateMessage(NamedTuple):
 
 
 class ConnectionEvent(NamedTuple):
-    """``stream`` (``bars`` or ``trades``) was ``connected``, ``lost`` or ``refused``; ``detail`` says why."""
+    """``stream`` (``bars`` or ``trades``) was ``connected`` or ``lost``, or had an ``error``; ``detail`` says why."""
 
     stream: str
     state: str
@@ -39,7 +39,13 @@ class ConnectionEvent(NamedTuple):
 
 
 class Inbox:
-    """Messages by kind, in the order in which they came, and how many there have been of each."""
+    """Messages by kind, in the order in which they came, and how many there have been of each.
+
+    Attributes:
+        bars_received, updates_received: what the streams have pushed so far, without revisions.
+        last_bar: when the last bar came, monotonic ns.
+        connected: streams that are connected now. reconnects: how often one was made anew.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -48,8 +54,7 @@ class Inbox:
         self._events: deque[ConnectionEvent] = deque()
         self.bars_received = 0
         self.updates_received = 0
-        self.last_bar = self.last_update = time.monotonic_ns()
-        # Streams that are connected now, and how often one was made anew.
+        self.last_bar = time.monotonic_ns()
         self.connected: frozenset[str] = frozenset()
         self.reconnects = 0
         self._lost: set[str] = set()
@@ -67,13 +72,11 @@ class Inbox:
             self.last_bar = message.received
             self._changed.notify_all()
 
-    def put_update(self, fields: Mapping[str, Any]) -> None:
-        """A trade update of the trading stream."""
-        message = UpdateMessage(fields, time.monotonic_ns())
+    def put_update(self, fields: Mapping[str, Any], *, pushed: bool = True) -> None:
+        """A trade update: of the trading stream, or (not ``pushed``) made of what the broker said when it was asked."""
         with self._changed:
-            self._updates.append(message)
-            self.updates_received += 1
-            self.last_update = message.received
+            self._updates.append(UpdateMessage(fields, time.monotonic_ns()))
+            self.updates_received += pushed
             self._changed.notify_all()
 
     def put_event(self, stream: str, state: str, detail: str = "") -> None:
@@ -84,7 +87,7 @@ class Inbox:
                 self.connected |= {stream}
                 self.reconnects += stream in self._lost
                 self._lost.discard(stream)
-            else:
+            elif state == "lost":
                 self._lost |= self.connected & {stream}
                 self.connected -= {stream}
             self._changed.notify_all()
@@ -112,8 +115,11 @@ class Inbox:
         """Whether the run is to end."""
         return self._stopped
 
-    def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
+    def wait(self, ready: Callable[[], bool], timeout: float, *, through_stop: bool = False) -> bool:
         """Wait until ``ready`` (asked with the lock held), the time-out in seconds, or a stop; whether it is ready.
+
+        Args:
+            through_stop: a stop is no reason to leave: what is waited for is on its way.
 
         Raises:
             NextbarError: a connection failed for good.
@@ -126,7 +132,7 @@ class Inbox:
                 if ready():
                     return True
                 left = deadline - time.monotonic()
-                if left <= 0.0 or self._stopped:
+                if left <= 0.0 or (self._stopped and not through_stop):
                     return False
                 # In slices, so that a signal that could not wake the condition is noticed soon.
                 self._changed.wait(min(left, 0.5))

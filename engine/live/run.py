@@ -161,10 +161,20 @@ class LiveRun:
             if rows:
                 self._begin(arrived)
                 yield LiveStep(days, rows, arrived.decide)
+            elif self._time:
+                self._settle()
             if rows and arrived.decide:
                 self._after_decision(arrived)
             if self._plan.ends_when_halted and self.halted and self._flat():
                 return
+
+    def _settle(self) -> None:
+        """Book what the broker has told, without a bar: a mute feed must not keep a halted run from ending."""
+        self.broker.next()
+        self.sent += self.venue.flush()
+        self._close_orders()
+        self._log.commit()
+        self._on_step(self)
 
     def _begin(self, arrived: Arrived) -> None:
         self._time = arrived.time

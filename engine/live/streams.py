@@ -20,12 +20,22 @@ from engine.credentials import Credentials
 from engine.errors import BrokerError
 from engine.live.inbox import Inbox
 
-# The SDK logs every failure with its traceback; what matters of it reaches the inbox.
-logging.getLogger("alpaca").addHandler(logging.NullHandler())
-logging.getLogger("alpaca").propagate = False
+# The libraries log every failure with its traceback; what matters of it reaches the inbox.
+for name in ("alpaca", "websockets.client"):
+    logging.getLogger(name).addHandler(logging.NullHandler())
+    logging.getLogger(name).propagate = False
 
 BARS, TRADES = "bars", "trades"
-_JOIN_SECONDS = 6.0
+
+_LIMIT = "connection limit exceeded"
+# What no second try mends. Everything else (a time-out, an error of the server) the SDK tries again.
+_FINAL = (_LIMIT, "auth failed", "failed to authenticate", "not authenticated", "insufficient subscription",
+          "symbol limit exceeded", "v2 not enabled")  # fmt: skip
+# A connection that was lost may still be counted for a while: the SDK's pauses between so many tries make a minute.
+_TRIES_AFTER_LOSS = 6
+_CLOSE_SECONDS = 0.5
+_JOIN_SECONDS = 2.0
+_MOST_BYTES_A_FRAME = 64 * 1024 * 1024
 
 
 class _Announced:
@@ -33,22 +43,33 @@ class _Announced:
 
     stream_name = ""
     inbox: Inbox
-    _up = False
+    _up = _was_up = False
+    _refusals = 0
 
     async def _start_ws(self) -> None:
         try:
             await super()._start_ws()  # type: ignore[misc]
         except ValueError as error:
-            self.inbox.fail(_refusal(self.stream_name, str(error)))
+            self.refused(str(error))
             raise
-        except OSError as error:
-            self.inbox.put_event(self.stream_name, "lost", f"{type(error).__name__}: {error}")
+        except Exception as error:
+            self.inbox.put_event(self.stream_name, "lost", f"{type(error).__name__}: {error}"[:200])
             raise
 
     def announce(self) -> None:
         """The stream is connected, and what was asked for will come."""
-        self._up = True
+        self._up = self._was_up = True
+        self._refusals = 0
         self.inbox.put_event(self.stream_name, "connected")
+
+    def refused(self, said: str) -> None:
+        """The server says no: for good, or (its own fault, or it has not noticed yet that we were lost) for now."""
+        self._refusals += 1
+        passing = _LIMIT in said and self._was_up and self._refusals < _TRIES_AFTER_LOSS
+        if passing or not any(text in said for text in _FINAL):
+            self.inbox.put_event(self.stream_name, "error", said[:200])
+        else:
+            self.inbox.fail(_refusal(self.stream_name, said[:200]))
 
     async def close(self) -> None:
         """Close the connection, for a stop or before the next try."""
@@ -73,7 +94,7 @@ class BarStream(_Announced, StockDataStream):
         elif kind == "subscription":
             self.announce()
         elif kind == "error":
-            self.inbox.fail(_refusal(self.stream_name, str(msg.get("msg"))))
+            self.refused(str(msg.get("msg")))
 
 
 class UpdateStream(_Announced, TradingStream):
@@ -82,15 +103,18 @@ class UpdateStream(_Announced, TradingStream):
     stream_name = TRADES
 
     async def _dispatch(self, msg: dict[str, Any]) -> None:
-        stream = msg.get("stream")
+        stream, data = msg.get("stream"), msg.get("data")
         if stream == "trade_updates":
-            self.inbox.put_update(msg["data"])
+            if isinstance(data, dict) and isinstance(data.get("order"), dict) and {"event"} <= data.keys():
+                self.inbox.put_update(data)
+            else:
+                self.inbox.put_event(TRADES, "error", "a trade update without an order was left out")
         elif stream == "listening":
             self.announce()
 
 
 def _refusal(stream: str, said: str) -> BrokerError:
-    if "connection limit" in said:
+    if _LIMIT in said:
         return BrokerError(
             f"the {stream} stream was refused: {said} (406); another process is connected with this account, and "
             "Alpaca allows one: stop it, or use another paper account"
@@ -116,18 +140,27 @@ class Streams:
 
         ``silent_seconds``: how long bars may fail to come before the connection is taken for dead and made anew.
         """
-        self._threads: list[tuple[threading.Thread, Any]] = []
+        self._threads: list[_Thread] = []
+        # A socket that answers no ping is dead; a big frame is no reason to close one; a mute peer holds up no stop.
+        settings = {
+            "ping_interval": 10,
+            "ping_timeout": 180 if credentials.local else 30,
+            "max_queue": 1024,
+            "max_size": _MOST_BYTES_A_FRAME,
+            "close_timeout": _CLOSE_SECONDS,
+        }
+        common: dict[str, Any] = {"raw_data": True, "websocket_params": settings}
         keys = (credentials.key, credentials.secret)
-        trades = UpdateStream(*keys, paper=True, raw_data=True, url_override=credentials.trading_stream_url)  # type: ignore[arg-type]
+        trades = UpdateStream(*keys, paper=True, url_override=credentials.trading_stream_url, **common)  # type: ignore[arg-type]
         trades.subscribe_trade_updates(_nothing)
         self._streams: list[Any] = [trades]
         if symbols:
             bars = BarStream(
                 *keys,
-                raw_data=True,
                 feed=DataFeed(feed),
                 data_timeout=silent_seconds,
                 url_override=credentials.data_stream(feed),
+                **common,
             )
             bars.subscribe_bars(_nothing, *symbols)
             bars.subscribe_updated_bars(_nothing, *symbols)
@@ -142,33 +175,54 @@ class Streams:
 
     def start(self) -> None:
         """Open them; ``connected`` events say when they are ready."""
-        for stream in self._streams:
-            thread = threading.Thread(target=_run, args=(stream,), name=f"nextbar-{stream.stream_name}", daemon=True)
-            thread.start()
-            self._threads.append((thread, stream))
+        self._threads = [_Thread(stream) for stream in self._streams]
 
     def stop(self) -> None:
         """Close them and wait for their threads."""
-        for thread, stream in self._threads:
-            loop = stream._loop
-            if thread.is_alive() and loop is not None:
-                # stop() alone waits for the receive that is under way, up to five seconds.
-                with contextlib.suppress(RuntimeError):
-                    asyncio.run_coroutine_threadsafe(_end(stream), loop)
-        for thread, _ in self._threads:
+        for thread in self._threads:
+            thread.leave()
+        for thread in self._threads:
             thread.join(_JOIN_SECONDS)
         self._threads.clear()
 
 
+class _Thread(threading.Thread):
+    """Runs a stream; unlike the SDK's own way it can be left at any point, also while nobody answers."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(name=f"nextbar-{stream.stream_name}", daemon=True)
+        self._stream = stream
+        self._loop = asyncio.new_event_loop()
+        self._left = asyncio.Event()
+        self.start()
+
+    def leave(self) -> None:
+        """Ask it to end."""
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._left.set)
+
+    def run(self) -> None:
+        """Receive until told to leave."""
+        try:
+            self._loop.run_until_complete(self._receive())
+        finally:
+            self._loop.close()
+
+    async def _receive(self) -> None:
+        receiving = asyncio.ensure_future(self._stream._run_forever())
+        leaving = asyncio.ensure_future(self._left.wait())
+        await asyncio.wait({receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not leaving.done():
+            name = self._stream.stream_name
+            self._stream.inbox.fail(BrokerError(f"the {name} stream ended by itself; start the run again"))
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._stream.close(), 2.0 * _CLOSE_SECONDS)
+        # The receiving itself, and what the library does beside it.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _nothing(message: Any) -> None:
     """Stands for a handler: the streams hand everything to the inbox themselves."""
-
-
-async def _end(stream: Any) -> None:
-    await stream.stop_ws()
-    await stream.close()
-
-
-def _run(stream: Any) -> None:
-    with contextlib.suppress(Exception):
-        asyncio.run(stream._run_forever())

@@ -16,13 +16,16 @@ from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol
 
-from engine.live.desk import Desk, Receipt, TurnedDown
+from engine.errors import BrokerError
+from engine.live.desk import ENDED, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.trading import matching
-from engine.trading.orders import QUANTITY_EPSILON, SIDE_NAMES, Fill, Order, OrderStatus
+from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
 from engine.trading.venue import Bar, Event, Venue
 
 _KEPT_LATENCIES = 10_000
+# The journal holds every fill; the ledger's lists only go on growing.
+_KEPT_FILLS = 10_000
 
 
 class Log(Protocol):
@@ -52,6 +55,7 @@ class LiveVenue(Venue):
         may_open: why this order, which opens a position, may not be sent now, or empty: limits on the wall clock.
         clock: monotonic ns, as the messages' times of receipt.
         late_fills: fills of orders that the strategy had cancelled; booked, and told nobody.
+        commission_paid: by our cost model, of all fills.
         fill_latencies: from the sending of an order to the receipt of its fill, ns, the last ones.
     """
 
@@ -62,13 +66,14 @@ class LiveVenue(Venue):
     clock: Callable[[], int] = monotonic_ns
     news: Sequence[object] = ("the broker may have told something",)
     late_fills: int = 0
+    commission_paid: float = 0.0
     fill_latencies: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
     _outbox: list[Order | _Withdrawal] = field(default_factory=list)
     _remote: dict[str, Order] = field(default_factory=dict)
     _ids: dict[int, str] = field(default_factory=dict)
     _sent: dict[int, int] = field(default_factory=dict)
+    _paid: dict[int, float] = field(default_factory=dict)
     _told: list[Event] = field(default_factory=list)
-    _executions: set[str] = field(default_factory=set)
 
     # --- what the strategy asks ------------------------------------------------------------------------------------
 
@@ -158,12 +163,13 @@ class LiveVenue(Venue):
 
     @property
     def waiting(self) -> list[str]:
-        """The broker's ids of the orders that are still open."""
-        return [self._ids[order.id] for order in self.open_orders.values() if order.id in self._ids]
+        """The broker's ids of the orders whose end it has not told yet."""
+        return list(self._remote)
 
-    def forget(self, order: Order) -> None:
-        """Let go of an order that has ended some time ago."""
+    def _forget(self, order: Order) -> None:
+        """Let go of an order of which nothing more comes."""
         self._sent.pop(order.id, None)
+        self._paid.pop(order.id, None)
         self._remote.pop(self._ids.pop(order.id, ""), None)
 
     # --- what the broker tells -------------------------------------------------------------------------------------
@@ -201,42 +207,59 @@ class LiveVenue(Venue):
             received=message.received,
         )
         if order is None:
-            return []  # somebody else's order on this account: seen, and left alone
-        if event in ("fill", "partial_fill"):
-            if execution and execution in self._executions:
-                return []
-            if execution:
-                self._executions.add(execution)
-            return self._filled(order, fields, time, bars, last=event == "fill", received=message.received)
-        if not order.alive:
-            return []
-        if event == "expired":
+            return []  # somebody else's order on this account, or an old piece of news: seen, and left alone
+        events: list[Event] = []
+        # Whatever happened to it: the cumulative quantity tells of fills that were missed, and what was booked already
+        # is not booked again.
+        quantity = round(float(remote.get("filled_qty") or 0.0) - order.filled_quantity, QUANTITY_PLACES)
+        if quantity > QUANTITY_EPSILON:
+            events += self._filled(order, quantity, fields, time, bars, last=event == "fill", received=message.received)
+        if event in ENDED:
+            if order.alive:
+                events += self._ended(order, event)
+            self._forget(order)
+        return events
+
+    def _ended(self, order: Order, event: str) -> list[Event]:
+        if event == "fill":  # its last piece was told of before
+            order.status = OrderStatus.FILLED
+        elif order.filled_quantity > 0.0:
+            order.status, order.reason = OrderStatus.CANCELED, "the broker filled it in part and ended it"
+        elif event == "expired":
             return self._end(order, OrderStatus.EXPIRED, "day order: its session ended")
-        if event in ("canceled", "rejected", "done_for_day", "replaced"):
-            if order.filled_quantity > 0.0:
-                order.status, order.reason = OrderStatus.CANCELED, "the broker filled it in part and ended it"
-                events = [Event(order, None)]
-                self._conclude(order, events)
-                return events
+        elif event == "rejected":
+            return self._end(order, OrderStatus.REJECTED, "rejected by the broker")
+        else:
             return self._end(order, OrderStatus.CANCELED, f"{event} by the broker")
-        return []
+        events = [Event(order, None)]
+        self._conclude(order, events)
+        return events
 
     def _filled(
-        self, order: Order, fields: Mapping[str, Any], time: int, bars: Mapping[str, Bar], *, last: bool, received: int
+        self,
+        order: Order,
+        quantity: float,
+        fields: Mapping[str, Any],
+        time: int,
+        bars: Mapping[str, Bar],
+        *,
+        last: bool,
+        received: int,
     ) -> list[Event]:
-        total = float(fields["order"]["filled_qty"])
-        # The cumulative quantity tells of fills that were missed; what was booked already is not booked again.
-        quantity = total - order.filled_quantity
-        if quantity <= QUANTITY_EPSILON:
-            return []
-        told = float(fields["qty"])
-        price = float(fields["price"])
-        if abs(told - quantity) <= QUANTITY_EPSILON:
+        """Book what is new of the cumulative quantity."""
+        remote = fields["order"]
+        told, average = _number(fields.get("qty")), _number(remote.get("filled_avg_price"))
+        price = _number(fields.get("price"))
+        if told is not None and price is not None and abs(told - quantity) <= QUANTITY_EPSILON:
             quantity = told
-        elif fields["order"].get("filled_avg_price") is not None:
+        elif average is not None:
             # Fills were missed: what they cost together is in the average.
-            paid = sum(f.quantity * f.price for f in self.ledger.fills if f.order_id == order.id)
-            price = (float(fields["order"]["filled_avg_price"]) * total - paid) / quantity
+            price = (average * float(remote["filled_qty"]) - self._paid.get(order.id, 0.0)) / quantity
+        if price is None or not price > 0.0:
+            raise BrokerError(
+                f"the broker filled {quantity:g} of order {self._ids[order.id]} and does not say at what price; look "
+                "at the account"
+            )
         fill = Fill(
             order_id=order.id,
             symbol=order.symbol,
@@ -249,19 +272,30 @@ class LiveVenue(Venue):
             time=time,
         )
         self._book(order, fill)
+        self._paid[order.id] = self._paid.get(order.id, 0.0) + quantity * price
+        self.commission_paid += fill.commission
+        for kept in (self.ledger.fills, self.ledger.cash_history):
+            if len(kept) > 2 * _KEPT_FILLS:
+                del kept[:_KEPT_FILLS]
         self.log.write("fill", **fill_fields(fill))
         if order.id in self._sent:
             self.fill_latencies.append(received - self._sent[order.id])
-        known = order.alive
+        if not order.alive:
+            self._take_late(order)
+            return []
         events = [Event(order, fill)]
-        if last and known:
+        if last:
             order.status = OrderStatus.FILLED
             self._conclude(order, events)
-        if known:
-            return events
-        # The strategy had cancelled it, and the broker was quicker: the position is what counts.
+        return events
+
+    def _take_late(self, order: Order) -> None:
+        """The strategy had cancelled it, and the broker was quicker: the position is what counts.
+
+        The legs were cancelled with it, and are alive at the broker: they would hold the position back.
+        """
         self.late_fills += 1
-        return []
+        self._outbox += [_Withdrawal(leg) for leg in self._remote.values() if leg.parent is order]
 
 
 def order_fields(order: Order, client_id: str) -> dict[str, Any]:

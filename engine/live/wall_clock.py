@@ -10,19 +10,22 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.data.bars import Bars
-from engine.data.calendars import session_hours, sessions_of
+from engine.data.calendars import session_hours, session_number, sessions_of
 from engine.data.timeframes import next_bar_end
 from engine.live.connection import Connection
 from engine.live.control import Control
-from engine.live.desk import AlpacaDesk
-from engine.live.sources import PolledBars, Source, StreamedMinutes, starts_seen
+from engine.live.inbox import Inbox
+from engine.live.minutes import StreamedMinutes
+from engine.live.polled import PolledBars
+from engine.live.sources import Source
 
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS, _SHORTEST_GRACE_SECONDS = 3.0, 0.05
 _SETTLE_SECONDS = {"1d": 60.0, "1w": 60.0}
 _INTRADAY_SETTLE_SECONDS = 5.0
 _POLL_GRACE_SECONDS = 60.0
+# A minute is decided on until the next one is over, and so much later by this machine's clock.
+_STALE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 60.0
-_DAY = 86_400_000_000_000
 
 
 def wall_clock_source(
@@ -30,45 +33,49 @@ def wall_clock_source(
 ) -> Callable[[Any, Any], Source]:
     """A source for Alpaca, or for an exchange on this machine that runs by a clock of its own (``control``)."""
     clock = _Clock(control)
-    known = [int(frame.index[-1].value) for frame in history.frames.values() if len(frame)]
-    last = max(known, default=clock.now() - _DAY)
-    hours = _SessionHours()
+    timeframe = config.data.timeframe
+    seen = {symbol: int(frame.index[-1].value) for symbol, frame in history.frames.items() if len(frame)}
+    last = max(seen.values(), default=clock.now())
+    hours = SessionHours()
 
     def source(run: Any, journal: Any) -> Source:
-        desk = AlpacaDesk(connection.trading, connection.inbox)
-        watch = _Watch(connection, run, desk, hours, clock)
+        watch = Watch(connection.inbox, run, hours, clock.now, speed=clock.speed)
 
         def noted(kind: str, **fields: Any) -> None:
             journal.write(kind, **fields)
             run.events.append(" ".join(str(value) for value in (kind, *fields.values()) if value != ""))
             if kind == "connection" and fields["state"] == "connected":
-                desk.catch_up(run.venue.waiting)
+                watch.catch_up()
 
-        if config.data.timeframe == "1m":
+        if timeframe == "1m":
+            grace = max(_SHORTEST_GRACE_SECONDS, _GRACE_SECONDS / clock.speed)
             return StreamedMinutes(
                 connection.inbox,
                 symbols=config.data.symbols,
                 rows=connection.rows,
                 last=last,
                 now=clock.now,
-                grace_seconds=_GRACE_SECONDS / clock.speed,
+                grace_seconds=grace,
+                stale_seconds=60.0 + (grace + _STALE_SECONDS) * clock.speed,
                 in_session=hours.holds_minute,
                 noted=noted,
                 on_idle=watch.look,
+                settles=watch.settles,
             )
         return PolledBars(
             connection.inbox,
             symbols=config.data.symbols,
             rows=connection.rows,
-            seen=starts_seen(history.frames, config.data.timeframe),
+            seen=seen,
             last=last,
-            timeframe=config.data.timeframe,
+            timeframe=timeframe,
             now=clock.now,
-            next_end=lambda after: next_bar_end(after, config.data.timeframe),
-            settle_seconds=_SETTLE_SECONDS.get(config.data.timeframe, _INTRADAY_SETTLE_SECONDS),
+            next_end=lambda after: next_bar_end(after, timeframe),
+            settle_seconds=_SETTLE_SECONDS.get(timeframe, _INTRADAY_SETTLE_SECONDS),
             grace_seconds=_POLL_GRACE_SECONDS,
             noted=noted,
             on_idle=watch.look,
+            settles=watch.settles,
         )
 
     return source
@@ -87,49 +94,75 @@ class _Clock:
         return time.time_ns() if self._control is None else int(self._control.status()["time"])
 
 
-class _SessionHours:
+class SessionHours:
     """Opening hours of the New York session of a moment, asked of the calendar once a day."""
 
     def __init__(self) -> None:
-        self._day: Any = None
+        self._day = -1
         self._open = self._close = 0
 
-    def _hours(self, moment: int) -> tuple[int, int]:
-        day = sessions_of(pd.DatetimeIndex([moment], tz="UTC"))
-        if self._day is None or day[0] != self._day:
-            opens, closes = session_hours(day)
-            self._day = day[0]
-            is_session = not pd.isna(opens[0])
-            self._open, self._close = (int(opens[0].value), int(closes[0].value)) if is_session else (0, 0)
+    def of(self, moment: int) -> tuple[int, int]:
+        """Open and close of the session of that day, UTC ns; twice the same moment where there is none."""
+        day = session_number(moment)
+        if day != self._day:
+            opens, closes = session_hours(sessions_of(pd.DatetimeIndex([moment], tz="UTC")))
+            closed = pd.isna(opens[0])
+            self._open, self._close = (0, 0) if closed else (int(opens[0].value), int(closes[0].value))
+            self._day = day
         return self._open, self._close
 
     def holds_minute(self, end: int) -> bool:
         """Whether the minute that ends then lies within the regular session."""
-        opened, closed = self._hours(end)
+        opened, closed = self.of(end)
         return opened < end <= closed
 
-    def is_open(self, moment: int) -> bool:
-        """Whether the market is open at a moment."""
-        opened, closed = self._hours(moment)
-        return opened <= moment < closed
 
-
-class _Watch:
+class Watch:
     """Looks at a mute feed and a mute broker while nothing comes."""
 
-    def __init__(self, connection: Connection, run: Any, desk: AlpacaDesk, hours: _SessionHours, clock: _Clock) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        inbox: Inbox,
+        run: Any,
+        hours: SessionHours,
+        now: Callable[[], int],
+        *,
+        speed: float = 1.0,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """``now``: the market's time, UTC ns, which runs ``speed`` times as fast as this machine's."""
+        self._inbox = inbox
         self._run = run
-        self._desk = desk
         self._hours = hours
-        self._clock = clock
-        self._asked = time.monotonic()
+        self._now = now
+        self._speed = speed
+        self._monotonic_ns = monotonic_ns
+        self._asked = monotonic_ns()
+        self._settled = False
 
-    def look(self) -> None:
-        """Halt on a feed that is silent for too long; ask for orders that nothing was heard of."""
-        now = time.monotonic()
-        silent = (time.monotonic_ns() - self._connection.inbox.last_bar) / 1e9
-        self._run.check_feed(silent_seconds=silent, is_open=self._hours.is_open(self._clock.now()))
-        if now - self._asked >= _CATCH_UP_SECONDS:
-            self._asked = now
-            self._desk.catch_up(self._run.venue.waiting)
+    def look(self, overdue: float | None = None) -> None:
+        """Halt on a feed that is silent for too long; ask for orders that nothing was heard of.
+
+        ``overdue``: for how many seconds a bar has been due; None where bars are streamed.
+        """
+        moment, now = self._now(), self._monotonic_ns()
+        opened, closed = self._hours.of(moment)
+        if opened <= moment < closed:
+            silent = (now - self._inbox.last_bar) / 1e9 if overdue is None else overdue / self._speed
+            # Nobody expects a bar of the night.
+            silent = min(silent, (moment - opened) / 1e9 / self._speed)
+            self._run.check_feed(silent_seconds=silent, is_open=True)
+        if now - self._asked >= _CATCH_UP_SECONDS * 1e9:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Ask for the orders whose end was not heard of."""
+        self._asked = self._monotonic_ns()
+        self._run.venue.desk.catch_up(self._run.venue.waiting)
+
+    def settles(self) -> bool:
+        """Whether a halted run is to book what the broker told: it may wait for a bar for ever."""
+        if not self._run.halted or (self._settled and not self._inbox.has_updates):
+            return False
+        self._settled = True
+        return True

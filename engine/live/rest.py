@@ -1,0 +1,121 @@
+"""Requests to the broker: each comes to an end, none holds up a stop, and what went wrong is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import requests
+from alpaca.common.exceptions import APIError
+
+from engine.data.alpaca import with_timeouts
+from engine.errors import BrokerError
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from alpaca.common.rest import RESTClient
+
+    Client = TypeVar("Client", bound=RESTClient)
+
+NOT_FOUND, UNAUTHORIZED, TOO_MANY = 404, 401, 429
+
+# The client's own time-outs count from byte to byte and leave out the search for the address; this one counts all.
+_SECONDS = 14.0
+# What is left to a request when the run is to end: an order's answer is worth more than another picture.
+_SECONDS_AFTER_STOP = {"GET": 0.5, "POST": 1.5, "DELETE": 1.5}
+_SLICE_SECONDS = 0.2
+
+
+class NoAnswer(BrokerError):
+    """Nothing came that says anything: the same may be asked again later."""
+
+
+class Unanswered(requests.Timeout):
+    """No answer in time, or none before the run was stopped. Whether the request took effect is not known."""
+
+
+class Line:
+    """Carries a client's requests on a thread of its own, so that the thread which waits for the answer can leave.
+
+    A request that hangs keeps its thread until it ends; the next request gets a new one.
+    """
+
+    def __init__(self, stopped: Callable[[], bool] = lambda: False, *, seconds: float = _SECONDS) -> None:
+        """``stopped``: whether the run is to end. ``seconds``: how long an answer is waited for."""
+        self._stopped = stopped
+        self._seconds = seconds
+        self._jobs: SimpleQueue[_Job | None] | None = None
+        self._thread: threading.Thread | None = None
+
+    def carry(self, client: Client) -> Client:
+        """The same client, whose requests go this way; it repeats none by itself, least of all an order."""
+        session = with_timeouts(client)._session
+        session.request = partial(self._request, session.request)  # type: ignore[method-assign]
+        client._retry_codes = []
+        return client
+
+    def _request(self, send: Callable[..., Any], method: str, *args: Any, **kwargs: Any) -> Any:
+        job = _Job(partial(send, method, *args, **kwargs))
+        if self._jobs is None:
+            self._jobs = SimpleQueue()
+            self._thread = threading.Thread(target=_work, args=(self._jobs,), name="nextbar-rest", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+        deadline, leaves = time.monotonic() + self._seconds, False
+        while not job.done.wait(max(0.0, min(_SLICE_SECONDS, deadline - time.monotonic()))):
+            now = time.monotonic()
+            if not leaves and self._stopped():
+                leaves, deadline = True, min(deadline, now + _SECONDS_AFTER_STOP.get(method, 0.5))
+            if now >= deadline:
+                self._jobs.put(None)
+                self._jobs = self._thread = None
+                raise Unanswered("stopped before an answer came" if leaves else f"no answer in {self._seconds:g} s")
+        if job.error is not None:
+            raise job.error
+        return job.answer
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._jobs is not None and self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(1.0)
+        self._jobs = self._thread = None
+
+
+class _Job:
+    """A request, and what came of it."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        self.done = threading.Event()
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+def _work(jobs: SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            job.answer = job.call()
+        except BaseException as error:  # it is raised where the answer is waited for
+            job.error = error
+        job.done.set()
+        del job
+
+
+def explained(error: APIError) -> tuple[int, str, int]:
+    """Status, message and code of the SDK's error, whose own properties fail on some bodies."""
+    status = error.status_code or 0
+    try:
+        body = json.loads(str(error))
+    except ValueError:
+        return status, " ".join(str(error).split())[:200] or f"status {status}", 0
+    if not isinstance(body, dict):
+        return status, f"status {status}", 0
+    code = body.get("code")
+    return status, str(body.get("message", f"status {status}"))[:200], code if isinstance(code, int) else 0
