@@ -165,7 +165,14 @@ def paper(
     resolved = load_config(config, overrides or ())
     pace = terminal.pace_seconds(speed, resolved.data.timeframe, replay=replay)
     with watching() as on_status, redirect_stdout(sys.stderr):
-        report = paper(resolved, now=datetime.now(UTC), replay=replay, pace_seconds=pace, on_status=on_status)
+        report = paper(
+            resolved,
+            now=datetime.now(UTC),
+            replay=replay,
+            pace_seconds=pace,
+            on_status=on_status,
+            on_remark=terminal.warn,
+        )
     for remark in report.remarks:
         terminal.warn(remark)
     if as_json:

@@ -20,7 +20,7 @@ from engine.live.connection import Connection
 from engine.live.desk import AlpacaDesk
 from engine.live.journal import FILE, Journal
 from engine.live.rest import NoAnswer
-from engine.live.run import LiveRun, Plan
+from engine.live.run import REPLAY, LiveRun, Plan
 from engine.live.status import Status
 from engine.paper_record import record_paper
 from engine.paper_stage import Stage, alpaca_stage, replay_stage
@@ -62,6 +62,7 @@ def paper(
     replay: bool,
     pace_seconds: float = 0.0,
     on_status: OnStatus = lambda picture: None,
+    on_remark: Callable[[str], None] = lambda sentence: None,
 ) -> PaperReport:
     """Trade the run file's strategy on paper: on Alpaca, or on the embedded exchange, which replays its test span.
 
@@ -69,6 +70,7 @@ def paper(
         replay: start the embedded exchange on the test span and trade there, in lock-step; no key is needed.
         pace_seconds: wait so long before each step of a replay, so that a person can watch.
         on_status: see ``OnStatus``.
+        on_remark: takes what a user should know before the first bar, such as when the market opens.
 
     Raises:
         ConfigError, BundleError: the run file or its bundle cannot be used.
@@ -83,6 +85,8 @@ def paper(
             stage = stack.enter_context(replay_stage(prepared, pace_seconds))
         else:
             stage = stack.enter_context(alpaca_stage(prepared, now))
+        for remark in stage.remarks:
+            on_remark(remark)
         return _trade(prepared, stage, root=root, now=now, on_status=on_status)
 
 
@@ -150,7 +154,7 @@ def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on
     live = LiveRun(
         Plan(
             run=folder.name,
-            venue={"replay": "replay", "exchange": "exchange on this machine"}.get(stage.mode, "Alpaca paper"),
+            venue={"replay": REPLAY, "exchange": "exchange on this machine"}.get(stage.mode, "Alpaca paper"),
             strategy=prepared.strategy.cls,
             arguments=prepared.strategy.arguments,
             history=stage.history,

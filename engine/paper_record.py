@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
     if not recorded.decided:
         return None
     bars, start = recorded_bars(recorded, manifest)
+    bars, absent = with_bars(bars, start)
     simulation = _as_simulation(recorded, bars, start, config, forecaster)
     held = buy_and_hold(config, bars, start)
     benchmark = load_benchmark(config.data, config.folder)
@@ -85,7 +87,12 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
         strategy_hash=manifest["strategy_hash"],
         forecaster=forecaster,
         in_sample=False,
-        remarks=[*manifest["preparation"], *observations(bars, simulation, held, benchmark), *_ending(recorded)],
+        remarks=[
+            *manifest["preparation"],
+            *absent,
+            *observations(bars, simulation, held, benchmark),
+            *_ending(recorded),
+        ],
         more={
             **{key: manifest[key] for key in ("mode", "journal", "account", "strategy_hash", "preparation")},
             "bundles": list(recorded.bundles),
@@ -99,6 +106,13 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
     # Of the run file as it was given: in the folder, its paths are absolute.
     run.manifest["hashes"]["config"] = manifest["hashes"]["config"]
     return run
+
+
+def with_bars(bars: Bars, start: pd.Timestamp) -> tuple[Bars, list[str]]:
+    """The symbols that have had a bar since the start, as a backtest would have it, and a sentence on the others."""
+    absent = [symbol for symbol, frame in bars.frames.items() if not len(frame.loc[start:])]
+    frames = {symbol: frame for symbol, frame in bars.frames.items() if symbol not in absent}
+    return replace(bars, frames=frames), [f"{symbol} had no bar while the run went on" for symbol in absent]
 
 
 def _as_simulation(

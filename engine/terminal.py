@@ -133,9 +133,10 @@ def print_twin(report: TwinReport) -> None:
     say(f"A backtest over the recorded bars gives {model}.")
     fills = report.fills
     if fills["matched"] and not report.same_fills:
+        mean, worst = (round(float(fills[key] or 0.0), 2) + 0.0 for key in ("cost_bps_mean", "cost_bps_worst"))
         say(
-            f"Of {fills['matched']} fills of the same orders, the recorded prices cost {fills['cost_bps_mean']:+.2f} "
-            f"bps more than the modelled ones on average, {fills['cost_bps_worst']:+.2f} at worst."
+            f"Of {fills['matched']} fills of the same orders, the recorded prices cost {mean:+.2f} bps more than the "
+            f"modelled ones on average, {worst:+.2f} at worst."
         )
 
 

@@ -17,7 +17,7 @@ from engine.live.journal import FILE, Journal
 from engine.live.recorded import Recorded
 from engine.live.retrace import Retrace
 from engine.live.run import Plan
-from engine.paper_record import read_paper, recorded_bars
+from engine.paper_record import read_paper, recorded_bars, with_bars
 from engine.preparation import forecaster_of, simulated
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import fills_frame, orders_frame
@@ -79,7 +79,8 @@ def twin(reference: str, *, root: Path) -> TwinReport:
 
     retrace = _retraced(folder, config, recorded, bars, strategy)
     fresh = load_strategy(config, Context.of(config, forecaster))  # a rule may keep a state of its own
-    model = simulated(config, bars, fresh.cls, fresh.arguments, start=start)
+    shown, _ = with_bars(bars, start)
+    model = simulated(config, shown, fresh.cls, fresh.arguments, start=start)
     difference = retrace.difference.sentence() if retrace.difference else ""
     return TwinReport(
         run=folder,

@@ -48,15 +48,13 @@ def watching() -> Iterator[OnStatus]:
 
 
 class Clock:
-    """What becomes of the pictures over time: how old they are, and the highest equity among them."""
+    """What becomes of the pictures over time: how old they are."""
 
     def __init__(self, monotonic: Callable[[], float], utc_now: Callable[[], datetime]) -> None:
         self._monotonic, self._utc_now = monotonic, utc_now
         self._status: Status | None = None
         self._seen = self._moved = monotonic()
         self._gaps: deque[float] = deque(maxlen=9)
-        self._peak = -math.inf
-        self._whole = True
 
     def take(self, status: Status) -> None:
         """A new picture."""
@@ -65,9 +63,7 @@ class Clock:
             steps = max(1, status.step - (before.step if before else 0))
             if before is not None:
                 self._gaps.append((now - self._moved) / steps)
-            self._whole = self._whole and steps == 1
             self._moved = now
-        self._peak = max(self._peak, status.starting_equity, status.equity)
         self._status, self._seen = status, now
 
     @property
@@ -84,15 +80,12 @@ class Clock:
             age = max(age, utc_now.timestamp() - status.time / 1e9)
         usual = median(self._gaps) if self._gaps else _FIRST_LIMIT_SECONDS
         limit = max(5.0, min(3.0 * usual, usual + 120.0)) if self._gaps else _FIRST_LIMIT_SECONDS
-        fall = 0.0 if status is None or self._peak <= 0.0 else 1.0 - status.equity / self._peak
         return View(
             status=status,
             now=utc_now,
             bar_age=age,
             seen_age=self.seen_age,
             stale=age > limit and not ended,
-            drawdown=fall,
-            whole=self._whole,
             ended=ended,
         )
 

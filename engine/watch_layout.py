@@ -36,8 +36,6 @@ class View:
         bar_age: seconds since the last bar came; since the start before the first one.
         seen_age: seconds since the picture was taken.
         stale: no bar has come for much longer than usual.
-        drawdown: how far equity is below its highest, as a fraction.
-        whole: equity was seen at every step; otherwise the true drawdown may be larger, and ``≥`` says so.
         ended: the run is over, and nothing will change.
     """
 
@@ -46,8 +44,6 @@ class View:
     bar_age: float = 0.0
     seen_age: float = 0.0
     stale: bool = False
-    drawdown: float = 0.0
-    whole: bool = True
     ended: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -194,8 +190,7 @@ def _account(view: View, status: Status, *, narrow: bool) -> Table:
         gain = status.equity - base
         figures[name] = (signed(gain, places), _colour(gain))
         figures[f"% {name.split()[-1]}"] = (f"{signed(_percent(gain, base), 2)} %", _colour(gain))
-    fall = f"{signed(-100.0 * view.drawdown, 2)} %" if view.whole else f"≥ {100.0 * view.drawdown:.2f} %"
-    figures["drawdown"] = (fall, "")
+    figures["drawdown"] = (f"{signed(_percent(status.equity - status.peak_equity, status.peak_equity), 2)} %", "")
     figures["cash"] = (_plain(status.cash, places), "")
     figures["exposure"] = (f"{_plain(_percent(gross, status.equity), 1)} %", "")
     for name in figures:

@@ -58,35 +58,29 @@ class Journal:
         """A new journal; ``about`` says whose it is: at least ``id``, which its run's manifest repeats.
 
         Raises:
-            StorageError: it is there already, or cannot be written.
+            StorageError: it is there already, another process writes it, or it cannot be written.
         """
-        if path.exists():
-            raise StorageError(f"{path}: there is a journal already; a run has one of its own")
-        journal = cls._open(path, create=True)
         with _Explained(path):
-            journal._connection.executemany(
-                "INSERT INTO about VALUES (?, ?)",
-                [(name, json.dumps(value)) for name, value in {"schema": SCHEMA, **about}.items()],
-            )
-            journal._connection.commit()
-        return journal
-
-    @classmethod
-    def _open(cls, path: Path, *, create: bool) -> Journal:
-        with _Explained(path):
-            lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+            lock = _locked(path)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                if path.exists():
+                    raise StorageError(f"{path}: there is a journal already; a run has one of its own")
+                connection = sqlite3.connect(path, isolation_level="IMMEDIATE")
+                try:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    connection.executescript(_TABLES)
+                    connection.executemany(
+                        "INSERT INTO about VALUES (?, ?)",
+                        [(name, json.dumps(value)) for name, value in {"schema": SCHEMA, **about}.items()],
+                    )
+                    connection.commit()
+                except BaseException:
+                    connection.close()
+                    raise
+            except BaseException:
                 os.close(lock)
-                raise StorageError(
-                    f"{path}: another process is trading this run; stop it first, or follow it with nextbar report"
-                ) from None
-            connection = sqlite3.connect(path, isolation_level="IMMEDIATE")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            if create:
-                connection.executescript(_TABLES)
+                raise
         return cls(connection, path, lock)
 
     @classmethod
@@ -98,22 +92,29 @@ class Journal:
         """
         if not path.is_file():
             raise DataError(f"{path}: no journal; only paper runs have one")
+        connection = None
         try:
-            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-            about = dict(connection.execute("SELECT name, value FROM about"))
-        except sqlite3.Error as error:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            journal = cls(connection, path, None)
+            about = journal.about
+            found = about.get("schema")
+            if found != SCHEMA:
+                raise DataError(
+                    f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
+                )
+            if identity is not None and about.get("id") != identity:
+                raise DataError(
+                    f"{path}: the journal is that of the run {about.get('run')}, not of this folder's manifest; "
+                    "put the two together again"
+                )
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            if connection is not None:
+                connection.close()
             raise DataError(f"{path}: the journal cannot be read ({error}); it is damaged, or no journal") from error
-        journal = cls(connection, path, None)
-        found = json.loads(about.get("schema", "null"))
-        if found != SCHEMA:
-            raise DataError(
-                f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
-            )
-        if identity is not None and journal.about.get("id") != identity:
-            raise DataError(
-                f"{path}: the journal is that of the run {journal.about.get('run')}, not of this folder's manifest; "
-                "put the two together again"
-            )
+        except DataError:
+            if connection is not None:
+                connection.close()
+            raise
         return journal
 
     @property
@@ -158,8 +159,11 @@ class Journal:
                 f"SELECT entry, written, kind, body FROM log {chosen} ORDER BY entry", kinds
             )
             for number, written, kind, body in rows:
-                yield Entry(number, written, kind, json.loads(body))
-        except (sqlite3.Error, ValueError) as error:
+                content = json.loads(body)
+                if not isinstance(content, dict):
+                    raise ValueError(f"entry {number} is no entry")
+                yield Entry(number, written, kind, content)
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise DataError(f"{self.path}: the journal is damaged ({error})") from error
 
     def close(self) -> None:
@@ -172,6 +176,19 @@ class Journal:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+
+
+def _locked(path: Path) -> int:
+    """The lock file of a journal, held until it is closed or the process ends."""
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StorageError(
+            f"{path}: another process is trading this run; stop it first, or follow it with nextbar report"
+        ) from None
+    return lock
 
 
 class _Explained:

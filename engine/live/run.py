@@ -31,6 +31,8 @@ from engine.live.status import Forecasted, Held, OpenOrder, Status
 from engine.live.venue import LiveVenue, Log, order_fields
 from engine.trading.orders import SIDE_NAMES, Order, OrderStatus
 
+# A venue that moves on when it is told to: how long its fills take says nothing.
+REPLAY = "replay"
 _RECENT = 500
 _LOG_LINES = 8
 
@@ -106,7 +108,7 @@ class LiveRun:
         self._came: dict[str, tuple[Forecasted, float]] = {}
         self._time = 0
         self._session = 0
-        self._session_equity = self._last_equity = plan.broker.cash
+        self._session_equity = self._last_equity = self._peak = plan.broker.cash
         # Client order ids hold at most 128 characters, and a run's name 80.
         short = plan.run.replace("Z-", "-", 1)[:60]
         self.broker = Broker(
@@ -123,6 +125,7 @@ class LiveRun:
         self._engine.addstrategy(plan.strategy, **plan.arguments)
         self._minute: deque[int] = deque()
         self._announced = False
+        self._refusal = ""
         self._paused = ""
 
     @property
@@ -207,6 +210,7 @@ class LiveRun:
             self.latencies["send"].append((done - decided) / 1e6)
         self._close_orders()
         self._last_equity = equity = float(self.broker.getvalue())
+        self._peak = max(self._peak, equity)
         self._log.write(
             "decision",
             time=arrived.time,
@@ -271,6 +275,9 @@ class LiveRun:
             self._note(order)
 
     def _note(self, order: Order, more: str = "") -> None:
+        if more and more == self._refusal:
+            return  # said already: a strategy may ask for the same at every bar
+        self._refusal = more or self._refusal
         self.events.append(f"{SIDE_NAMES[order.side]} {order.quantity:g} {order.symbol} {order.status}{more}")
 
     # --- limits on the wall clock ----------------------------------------------------------------------------------
@@ -328,7 +335,7 @@ class LiveRun:
         ledger = self.venue.ledger
         fills = self.venue.fill_latencies
         latencies = {name: sorted(values)[len(values) // 2] for name, values in self.latencies.items() if values}
-        if fills:
+        if fills and self._plan.venue != REPLAY:
             latencies["fill"] = sorted(fills)[len(fills) // 2] / 1e6
         return Status(
             run=self._plan.run,
@@ -350,6 +357,7 @@ class LiveRun:
             orders=tuple(_open(order) for order in self._alive.values() if order.alive),
             equity=self._last_equity,
             starting_equity=self._plan.broker.cash,
+            peak_equity=self._peak,
             session_equity=self._session_equity,
             cash=ledger.cash,
             sent=self.sent,

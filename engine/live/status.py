@@ -60,11 +60,11 @@ class Status:
         forecasts: symbol -> the newest forecast, about a bar that is not there yet.
         came: symbol -> (an earlier forecast whose bars have passed, the log return that came).
         positions, orders: what is held, what waits.
-        equity, starting_equity, session_equity: account currency; the last at the end of the session before.
+        equity, starting_equity, peak_equity: account currency. session_equity: at the end of the session before.
         cash: account currency.
         sent, filled, turned_down: orders so far.
         latencies_ms: of the last steps: ``decide`` (bar received to decision), ``send`` (to the broker's answer), and
-            ``fill`` (sent to fill received).
+            ``fill`` (sent to fill received; not in a replay, which fills when it is moved on).
         feed, broker: state of the connections in words.
         reconnects: times a connection was lost and made anew.
         halted: why a limit stopped trading, or empty.
@@ -82,6 +82,7 @@ class Status:
     orders: tuple[OpenOrder, ...]
     equity: float
     starting_equity: float
+    peak_equity: float
     session_equity: float
     cash: float
     sent: int
