@@ -71,3 +71,12 @@ def test_forecasting_does_not_import_lightning():
     code = "import sys, models.forecaster, models.indicator, models.evaluation, models.bundle, engine.training\n"
     code += "sys.exit('pytorch_lightning' in sys.modules or 'lightning_fabric' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_several_symbols_in_one_pass_are_each_alone(forecaster):
+    """A live step forecasts all its symbols together: row by row the same bits as one at a time."""
+    several = [Columns.of(make_frame(forecaster.memory, seed=seed)) for seed in range(70)]
+    together = forecaster.latest_of(several)
+    assert [values for values, _ in together] == [forecaster.latest(columns) for columns in several]
+    features = compute(forecaster.bundle.features, several[3])
+    assert together[3][1] == features[-1].tolist()

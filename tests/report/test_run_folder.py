@@ -16,7 +16,17 @@ from sample_run import changed, sample_run
 
 from engine.errors import ConfigError, DataError, StorageError
 from engine.report.hashes import fills_hash, orders_hash
-from engine.report.run import Run, find_run, list_runs, load_run, write_run
+from engine.report.run import (
+    Run,
+    close_run,
+    find_run,
+    finish_run,
+    list_runs,
+    load_manifest,
+    load_run,
+    open_run,
+    write_run,
+)
 from engine.report.trials import append_trial, read_trials
 
 NOW = datetime(2026, 11, 23, 7, 44, 6, tzinfo=UTC)
@@ -223,3 +233,29 @@ def test_trials_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "trials.jsonl").mkdir()
     with pytest.raises(StorageError, match="could not be recorded"):
         append_trial(tmp_path, {})
+
+
+# --- a run that goes on for long -------------------------------------------------------------------------------------
+
+
+def test_a_long_run_has_its_folder_from_the_start_and_is_finished_in_it(tmp_path: Path, run: Run) -> None:
+    folder = open_run(tmp_path, run.name, {"kind": "paper"}, run.config, now=NOW)
+    assert load_manifest(folder)["status"] == "running"
+    assert list_runs(tmp_path) == [folder]
+    with pytest.raises(DataError, match=f"this paper run is going on, or was cut off; `nextbar report {folder.name}`"):
+        load_run(folder)
+    (folder / "journal.sqlite").write_bytes(b"its own")
+    finish_run(run, folder)
+    assert load_run(folder).manifest == run.manifest
+    assert (folder / "journal.sqlite").read_bytes() == b"its own"
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    again = open_run(tmp_path, run.name, {"kind": "paper"}, run.config, now=NOW)
+    assert again.name == f"{folder.name}-2"
+
+
+def test_a_run_without_anything_to_report_says_how_it_ended(tmp_path: Path, run: Run) -> None:
+    folder = open_run(tmp_path, run.name, {"kind": "paper", "mode": "replay"}, run.config, now=NOW)
+    close_run(folder, "stopped")
+    manifest = load_manifest(folder)
+    assert (manifest["status"], manifest["mode"]) == ("stopped", "replay")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "manifest.json"]

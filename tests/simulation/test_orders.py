@@ -502,3 +502,17 @@ def test_prices_of_orders_are_put_on_the_tick() -> None:
 def test_a_fractional_market_order_is_for_the_day() -> None:
     played = script([FLAT] * 3, broker(fractional=True), {1: lambda s: [s.buy(size=0.5), s.buy(size=2)]})
     assert [order.ours.time_in_force for order in played.orders] == ["day", "gtc"]
+
+
+def test_a_halt_from_outside_cancels_closes_and_lets_nothing_open() -> None:
+    steps = {
+        1: lambda s: s.buy(size=10),
+        2: lambda s: s.buy(size=1, exectype=bt.Order.Limit, price=50.0),
+        3: lambda s: s.broker.halt("the feed is mute"),
+        4: lambda s: s.buy(size=1),
+    }
+    played = script([FLAT] * 6, broker(), steps)
+    assert prices(played) == [(10.0, 100.0), (-10.0, 100.0)]
+    assert [order.status for order in played.broker.submitted] == ["filled", "canceled", "filled", "refused"]
+    assert played.broker.gate.halted == "the feed is mute"
+    assert played.position.size == 0
