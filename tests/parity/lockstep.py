@@ -135,14 +135,8 @@ def replayed(
     )
     seen: list[Any] = []
     with ExchangeServer(bars=bars, start=start, accounts=[account]) as exchange:
-        credentials = Credentials(
-            key=account.key,
-            secret=account.secret,
-            trading_url=exchange.url,
-            data_url=exchange.url,
-            trading_stream_url=f"{exchange.url.replace('http:', 'ws:', 1)}/stream",
-        )
-        with Connection(credentials, _config(bars, broker, risk), streamed=streamed) as connection:
+        credentials = credentials_of(exchange, account)
+        with Connection(credentials, config_of(bars, broker, risk), streamed=streamed) as connection:
             connection.check()
             connection.open()
             control = Control(credentials)
@@ -194,7 +188,19 @@ def _books_agree(run: LiveRun, recorded: Recorded, connection: Connection, broke
     assert float(account["cash"]) == ledger.cash
 
 
-def _config(bars: Bars, broker: BrokerConfig, risk: RiskConfig) -> RunConfig:
+def credentials_of(exchange: ExchangeServer, account: AccountSpec) -> Credentials:
+    """An account's way to an exchange on this machine."""
+    return Credentials(
+        key=account.key,
+        secret=account.secret,
+        trading_url=exchange.url,
+        data_url=exchange.url,
+        trading_stream_url=f"{exchange.url.replace('http:', 'ws:', 1)}/stream",
+    )
+
+
+def config_of(bars: Bars, broker: BrokerConfig, risk: RiskConfig) -> RunConfig:
+    """The run file that a connection needs."""
     return RunConfig.model_validate(
         {
             "name": "parity",
