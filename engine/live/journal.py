@@ -42,10 +42,12 @@ class Journal:
     """One run's journal, written by one process and one thread.
 
     Kinds of entries, in the order in which a step writes them:
-        ``history`` (bars before the first decision), ``bars`` (of one step), ``late`` and ``revision`` (bars that came
-        too late to be decided on, and changed ones), ``update`` (a trade update as it came), ``fill`` (as booked),
-        ``forecast``, ``decision``, ``intent`` (an order, before it is sent), ``ack`` and ``turned_down`` (what the
-        broker answered), ``withdrawal``, ``latency``; and ``account``, ``connection``, ``halt``, ``end`` as they come.
+        ``history`` (bars before the first decision), ``bundles``, ``bars`` (of one step; none, where only what the
+        broker told is booked), ``interest``, ``update`` (a trade update as it came), ``fill`` (as booked), ``intent``
+        (an order, before it is sent), ``forecast``, ``withdrawal``, ``ack`` and ``turned_down`` (what the broker
+        answered), ``ended`` (an order), ``decision``; and as they come ``late`` and ``revision`` (bars that came too
+        late to be decided on, and changed ones), ``garbled``, ``account``, ``connection``, ``pause``, ``halt`` and
+        ``end``.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, lock: int | None) -> None:

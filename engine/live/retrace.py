@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from engine.errors import NextbarError
+from engine.errors import DataError, NextbarError
 from engine.live.desk import Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
@@ -77,7 +77,10 @@ class Retrace:
         self._answers: dict[int, Entry] = {}
         self._refusals: dict[int, str] = {}
         for entry in entries:
-            self._sort(entry)
+            try:
+                self._sort(entry)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise DataError(f"the journal's entry {entry.number} ({entry.kind}) is damaged: {error!r}") from error
         self._expected = iter([entry for entry in entries if entry.kind in MADE])
         self._ended = any(entry.kind == "end" for entry in entries)
         self._present: _Step | None = None

@@ -1,0 +1,236 @@
+"""The desk: whatever happens to a request, an order is at the broker once, and the run knows its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alpaca.trading.client import TradingClient
+
+from engine.errors import BrokerError
+from engine.live.desk import AlpacaDesk, Receipt, TurnedDown
+from engine.live.rest import Line
+from engine.trading.orders import BUY, SELL, Order
+from tests.live.rig import KEY, SECRET, FakeBroker, HastyInbox, update
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeBroker]:
+    with FakeBroker() as made:
+        yield made
+
+
+@pytest.fixture
+def inbox() -> HastyInbox:
+    return HastyInbox()
+
+
+@pytest.fixture
+def desk(fake: FakeBroker, inbox: HastyInbox) -> Iterator[AlpacaDesk]:
+    line = Line(lambda: inbox.stopped, seconds=0.5)
+    client = line.carry(TradingClient(KEY, SECRET, paper=True, raw_data=True, url_override=fake.url))
+    yield AlpacaDesk(client, inbox)
+    fake.released.set()
+    line.close()
+    client._session.close()
+
+
+def order(**fields: Any) -> Order:
+    return Order(**{"id": 1, "symbol": "A", "side": BUY, "quantity": 10.0, **fields})
+
+
+def legs_of(entry: Order) -> list[Order]:
+    target = Order(id=2, symbol="A", side=SELL, quantity=entry.quantity, type="limit", limit_price=110.0, parent=entry)
+    stop = Order(id=3, symbol="A", side=SELL, quantity=entry.quantity, type="stop", stop_price=90.0, parent=entry)
+    return [stop, target]
+
+
+FAULTS = ["504", "504 after", "500", "500 after", "503", "reset", "reset after", "mute", "mute after", "garbage after"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_order_whose_answer_is_lost_is_at_the_broker_once(fake: FakeBroker, desk: AlpacaDesk, fault: str) -> None:
+    fake.faults.append(("POST", "/v2/orders", fault))
+    receipt = desk.send(order(), [], "run-A-1")
+    assert [o["client_order_id"] for o in fake.orders.values()] == ["run-A-1"]
+    assert receipt == Receipt(next(iter(fake.orders)), ())
+    posts = fake.requests("POST")
+    assert len(posts) == (1 if fault.endswith("after") else 2)  # found by its client order id, not sent again
+
+
+@pytest.mark.parametrize("lookup", ["504", "reset", "mute"])
+def test_where_the_search_fails_too_the_second_try_is_a_duplicate_and_finds_the_first(
+    fake: FakeBroker, desk: AlpacaDesk, lookup: str
+) -> None:
+    fake.faults += [("POST", "/v2/orders", "504 after"), ("GET", "/v2/orders:by", lookup)]
+    receipt = desk.send(order(), [], "run-A-1")
+    assert list(fake.orders) == [receipt.id]
+    assert len(fake.requests("POST")) == 2
+
+
+def test_an_order_that_nobody_answers_to_ends_the_run_and_names_the_order(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    fake.faults += [("POST", "/v2/orders", "500")] * 10 + [("GET", "/v2/orders:by", "500")] * 10
+    with pytest.raises(BrokerError, match=r"run-A-1.*look at the account"):
+        desk.send(order(), [], "run-A-1")
+
+
+def test_too_many_requests_are_waited_for_and_the_order_goes_out_once(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox
+) -> None:
+    fake.faults += [("POST", "/v2/orders", "429")] * 4
+    receipt = desk.send(order(), [], "run-A-1")
+    assert list(fake.orders) == [receipt.id]
+    assert inbox.waits == sorted(inbox.waits)
+    assert sum(inbox.waits) >= 10.0
+    assert fake.requests("GET") == []  # it is known that nothing was done
+
+
+@pytest.mark.parametrize("status", ["403", "422"])
+def test_what_the_broker_turns_down_is_not_tried_again(fake: FakeBroker, desk: AlpacaDesk, status: str) -> None:
+    fake.faults.append(("POST", "/v2/orders", status))
+    with pytest.raises(TurnedDown, match=f"fault {status}"):
+        desk.send(order(), [], "run-A-1")
+    assert len(fake.seen) == 1
+
+
+def test_keys_that_are_refused_end_the_run(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    fake.faults.append(("POST", "/v2/orders", "401"))
+    with pytest.raises(BrokerError, match="refuses the keys") as caught:
+        desk.send(order(), [], "run-A-1")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_stop_while_nobody_answers_says_that_the_order_may_have_been_taken(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox
+) -> None:
+    fake.faults += [("POST", "/v2/orders", "mute after")]
+    inbox.stop()
+    with pytest.raises(BrokerError, match="stopped before the broker answered to order run-A-1"):
+        desk.send(order(), [], "run-A-1")
+    assert len(fake.seen) == 1
+
+
+def test_a_bracket_is_one_order_and_its_legs_are_known_by_their_kind(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    entry = order()
+    receipt = desk.send(entry, legs_of(entry), "run-A-1")
+    (made,) = fake.orders.values()
+    assert made["order_class"] == "bracket"
+    by_type = {leg["type"]: leg["id"] for leg in made["legs"]}
+    assert receipt == Receipt(made["id"], (by_type["stop"], by_type["limit"]))
+
+
+def test_one_leg_alone_is_an_oto(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    entry = order()
+    desk.send(entry, legs_of(entry)[:1], "run-A-1")
+    (made,) = fake.orders.values()
+    assert (made["order_class"], made["stop_loss"], "take_profit" in made) == ("oto", {"stop_price": 90.0}, False)
+
+
+def test_a_bracket_that_is_found_without_its_legs_is_asked_for_with_them(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    fake.by_client_id_with_legs = False
+    fake.faults.append(("POST", "/v2/orders", "504 after"))
+    entry = order()
+    receipt = desk.send(entry, legs_of(entry), "run-A-1")
+    assert len(receipt.legs) == 2
+    assert [query for _, path, query, _ in fake.seen if path.endswith(receipt.id)] == [{"nested": ["True"]}]
+
+
+# --- withdrawals ---------------------------------------------------------------------------------------------------
+
+
+def sent(fake: FakeBroker, desk: AlpacaDesk) -> str:
+    return desk.send(order(type="limit", limit_price=50.0), [], "run-A-1").id
+
+
+@pytest.mark.parametrize("fault", ["", "504", "504 after", "reset after", "mute", "429"])
+def test_a_withdrawal_waits_for_the_orders_last_update(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox, fault: str
+) -> None:
+    remote_id = sent(fake, desk)
+    fake.on_cancel = lambda remote_id: inbox.put_update(update(fake.orders[remote_id], "canceled"))
+    if fault:
+        fake.faults.append(("DELETE", "/v2/orders", fault))
+    desk.withdraw(remote_id)
+    assert "canceled" in [message.fields["event"] for message in inbox.take_updates()]
+
+
+def test_a_withdrawal_whose_update_does_not_come_is_asked_for(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox
+) -> None:
+    remote_id = sent(fake, desk)
+    fake.on_cancel = lambda remote_id: fake.orders[remote_id].update(status="canceled")
+    desk.withdraw(remote_id)
+    assert [message.fields["event"] for message in inbox.take_updates()] == ["canceled"]
+    assert inbox.updates_received == 0
+
+
+def test_an_order_that_ended_by_itself_is_no_fault(fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox) -> None:
+    remote_id = sent(fake, desk)
+    inbox.put_update(update(fake.orders[remote_id], "fill"))
+    fake.faults.append(("DELETE", "/v2/orders", "422"))
+    desk.withdraw(remote_id)
+    assert [message.fields["event"] for message in inbox.take_updates()] == ["fill"]
+
+
+def test_a_cancel_that_is_never_confirmed_ends_the_run(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    remote_id = sent(fake, desk)
+    with pytest.raises(BrokerError, match=rf"{remote_id}.*does not confirm"):
+        desk.withdraw(remote_id)
+
+
+# --- catching up ---------------------------------------------------------------------------------------------------
+
+
+def test_orders_that_moved_on_unheard_are_told_of_once(fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox) -> None:
+    remote_id = sent(fake, desk)
+    assert desk.catch_up([remote_id]) == 0
+    fake.orders[remote_id].update(status="partially_filled", filled_qty="4", filled_avg_price="50")
+    assert desk.catch_up([remote_id]) == 1
+    assert desk.catch_up([remote_id]) == 0  # said already
+    fake.orders[remote_id].update(status="filled", filled_qty="10", filled_avg_price="49")
+    assert desk.catch_up([remote_id]) == 1
+    told = [(m.fields["event"], m.fields["qty"], m.fields["price"]) for m in inbox.take_updates()]
+    assert told == [("partial_fill", "4", "50"), ("fill", "10", "49")]
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "mute", "reset"])
+def test_a_broker_that_does_not_answer_is_asked_one_question_not_all(
+    fake: FakeBroker, desk: AlpacaDesk, fault: str
+) -> None:
+    remote_id = sent(fake, desk)
+    before = len(fake.seen)
+    fake.faults.append(("GET", "/v2/orders/", fault))
+    assert desk.catch_up([remote_id] * 20) == 0
+    assert len(fake.seen) == before + 1
+
+
+def test_a_day_that_is_done_is_no_end_for_an_order_that_waits_longer(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox
+) -> None:
+    remote_id = sent(fake, desk)
+    fake.orders[remote_id]["status"] = "done_for_day"
+    assert desk.catch_up([remote_id]) == 0
+    assert not inbox.has_updates
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"type": "limit", "limit_price": 99.5}, {"type": "limit", "limit_price": 99.5}),
+        ({"type": "stop", "stop_price": 101.0}, {"type": "stop", "stop_price": 101.0}),
+        (
+            {"type": "stop_limit", "stop_price": 101.0, "limit_price": 102.0},
+            {"type": "stop_limit", "stop_price": 101.0, "limit_price": 102.0},
+        ),
+        ({"quantity": 0.123456789, "time_in_force": "day"}, {"qty": 0.123456789, "time_in_force": "day"}),
+        ({"side": SELL}, {"side": "sell", "time_in_force": "gtc", "type": "market"}),
+    ],
+)
+def test_an_order_goes_out_as_it_was_decided(
+    fake: FakeBroker, desk: AlpacaDesk, fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    desk.send(order(**fields), [], "run-A-1")
+    body = fake.seen[-1][3]
+    assert {name: body[name] for name in expected} == expected
+    assert body["client_order_id"] == "run-A-1"
