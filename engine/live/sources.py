@@ -148,7 +148,8 @@ def row_of(fields: Mapping[str, Any]) -> Row:
 def checked_row_of(fields: Mapping[str, Any]) -> Row:
     """As ``row_of``; a ValueError where these are the prices of no bar."""
     row = opening, high, low, close, volume = row_of(fields)
-    if not (0.0 < low <= min(opening, close) <= max(opening, close) <= high < math.inf and volume >= 0.0):
+    sound = 0.0 < low <= min(opening, close) <= max(opening, close) <= high and volume >= 0.0
+    if not (sound and all(map(math.isfinite, row))):
         raise ValueError(f"no bar has such prices: {row}")
     return row
 

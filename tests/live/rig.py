@@ -40,8 +40,8 @@ def config(*, timeframe: str = "1m", symbols: Sequence[str] = ("A", "B"), **sect
     return RunConfig.model_validate(
         {
             "name": "test",
-            "data": {"source": "alpaca", "symbols": list(symbols), "timeframe": timeframe, "start": "today-40"},
-            "spans": {},
+            "data": {"source": "alpaca", "symbols": list(symbols), "timeframe": timeframe, "start": "2023-06-01"},
+            "spans": {"test": ["2023-07-01", "2024-06-30"]},
             "strategy": {"kind": "strategies.buy_and_hold:BuyAndHold"},
             **sections,
         }
@@ -66,6 +66,8 @@ class Clock:
     def __init__(self, start: int) -> None:
         self.utc = start
         self.monotonic = 1_000_000_000
+        # How much longer than asked for a wait takes, where days go by.
+        self.stretch = 1
         self.events: list[tuple[int, Callable[[], Any]]] = []
 
     def now(self) -> int:
@@ -106,7 +108,7 @@ class ClockedInbox(Inbox):
         self.waited += 1
         assert self.waited < 500_000, "the source waits for ever"
         if not ready() and not self.stopped:
-            self.clock.pass_by(max(1, int(timeout * 1e9)))
+            self.clock.pass_by(max(1, int(timeout * self.clock.stretch * 1e9)))
         return super().wait(ready, 0.0, through_stop=through_stop)
 
     def put_bar(self, fields: Mapping[str, Any], *, revised: bool = False) -> None:

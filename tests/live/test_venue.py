@@ -161,9 +161,8 @@ def test_limits_stop_what_opens_a_position_and_nothing_that_closes_one() -> None
     order = Order(id=1, symbol="A", side=BUY, quantity=1.0)
     assert not account.venue.submit(order)
     assert (order.status, order.reason) == (OrderStatus.REFUSED, "too many")
-    account.venue.ledger.apply(
-        Fill(order_id=0, symbol="A", side=BUY, quantity=5.0, price=100.0, reference_price=100.0, commission=0.0, decided=0, time=0)
-    )  # fmt: skip
+    price = {"price": 100.0, "reference_price": 100.0, "commission": 0.0}
+    account.venue.ledger.apply(Fill(order_id=0, symbol="A", side=BUY, quantity=5.0, decided=0, time=0, **price))
     assert account.venue.submit(Order(id=2, symbol="A", side=SELL, quantity=5.0))
 
 
