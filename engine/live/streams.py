@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import logging
 import threading
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from alpaca.data.enums import DataFeed
 from alpaca.data.live import StockDataStream
 from alpaca.trading.stream import TradingStream
+from websockets.legacy.client import WebSocketClientProtocol
 
 from engine.credentials import Credentials
 from engine.errors import BrokerError
@@ -33,9 +36,17 @@ _FINAL = (_LIMIT, "auth failed", "failed to authenticate", "not authenticated", 
           "symbol limit exceeded", "v2 not enabled")  # fmt: skip
 # A connection that was lost may still be counted for a while: the SDK's pauses between so many tries make a minute.
 _TRIES_AFTER_LOSS = 6
-_CLOSE_SECONDS = 0.5
+_CLOSE_SECONDS, _CANCEL_SECONDS = 0.5, 0.1
 _JOIN_SECONDS = 2.0
 _MOST_BYTES_A_FRAME = 64 * 1024 * 1024
+
+
+class _Connection(WebSocketClientProtocol):
+    """The library's connection; it is known from the first moment on, so that it can always be closed."""
+
+    def __init__(self, *args: Any, connections: WeakSet[Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        connections.add(self)
 
 
 class _Announced:
@@ -43,6 +54,7 @@ class _Announced:
 
     stream_name = ""
     inbox: Inbox
+    connections: WeakSet[Any]
     _up = _was_up = False
     _refusals = 0
 
@@ -149,24 +161,28 @@ class Streams:
             "max_size": _MOST_BYTES_A_FRAME,
             "close_timeout": _CLOSE_SECONDS,
         }
-        common: dict[str, Any] = {"raw_data": True, "websocket_params": settings}
         keys = (credentials.key, credentials.secret)
-        trades = UpdateStream(*keys, paper=True, url_override=credentials.trading_stream_url, **common)  # type: ignore[arg-type]
+        trades = UpdateStream(*keys, paper=True, raw_data=True, url_override=credentials.trading_stream_url)  # type: ignore[arg-type]
         trades.subscribe_trade_updates(_nothing)
         self._streams: list[Any] = [trades]
         if symbols:
             bars = BarStream(
                 *keys,
+                raw_data=True,
                 feed=DataFeed(feed),
                 data_timeout=silent_seconds,
                 url_override=credentials.data_stream(feed),
-                **common,
             )
             bars.subscribe_bars(_nothing, *symbols)
             bars.subscribe_updated_bars(_nothing, *symbols)
             self._streams.append(bars)
         for stream in self._streams:
             stream.inbox = inbox
+            stream.connections = WeakSet()
+            stream._websocket_params = {
+                **settings,
+                "create_protocol": partial(_Connection, connections=stream.connections),
+            }
 
     @property
     def names(self) -> list[str]:
@@ -215,13 +231,17 @@ class _Thread(threading.Thread):
         if not leaving.done():
             name = self._stream.stream_name
             self._stream.inbox.fail(BrokerError(f"the {name} stream ended by itself; start the run again"))
+        await self._stream.stop_ws()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._stream.close(), 2.0 * _CLOSE_SECONDS)
-        # The receiving itself, and what the library does beside it.
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # The receiving itself, and what the library does beside it; where it is closing, it overhears one cancellation.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+            for connection in list(self._stream.connections):
+                if connection.transport is not None:
+                    connection.transport.abort()  # one that was cut off in the middle of its handshake
 
 
 async def _nothing(message: Any) -> None:
