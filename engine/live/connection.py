@@ -211,7 +211,7 @@ class Connection:
         Args:
             cash: what our account has gained since the start, account currency.
             held: symbol -> signed quantity by our ledger.
-            costs: commission and interest in ``cash`` that the broker may not have charged.
+            costs: the part of ``cash`` that is commission and interest, negative; the broker may not have charged it.
 
         Raises:
             NoAnswer, BrokerError: see ``asked``.
@@ -225,7 +225,7 @@ class Connection:
             if abs(theirs.get(symbol, 0.0) - held[symbol]) > QUANTITY_EPSILON
         ]
         gained = float(account["cash"]) - float(self.account["cash"])
-        if min(abs(gained - cash), abs(gained - cash - costs)) > _CENT:
+        if min(abs(gained - cash), abs(gained - (cash - costs))) > _CENT:
             found.append(f"cash has changed by {cash:.2f} by our ledger, by {gained:.2f} at the broker")
         return found
 

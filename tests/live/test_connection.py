@@ -1,0 +1,239 @@
+"""The way to the broker: first checks, questions that end, and nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from alpaca.common.enums import BaseURL
+
+from engine.config import RunConfig
+from engine.credentials import Credentials, load_credentials
+from engine.errors import BrokerError
+from engine.live.connection import Connection
+from engine.live.rest import Line, NoAnswer
+from engine.live.streams import Streams
+from tests.live.rig import KEY, SECRET, FakeBroker, FakeSockets, config, mute_listener
+
+NOW = datetime.fromisoformat("2024-01-02T10:00:00-05:00").timestamp()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeBroker]:
+    with FakeBroker() as made:
+        yield made
+
+
+def connection(fake: FakeBroker, rules: RunConfig | None = None, *, seconds: float = 0.5) -> Connection:
+    made = Connection(fake.credentials(), rules or config(), streamed=True, now=lambda: NOW)
+    made._line._seconds = seconds
+    return made
+
+
+def refusal(fake: FakeBroker, rules: RunConfig | None = None) -> str:
+    with connection(fake, rules) as made, pytest.raises(BrokerError) as caught:
+        made.check()
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_account_that_is_in_order_passes(fake: FakeBroker) -> None:
+    with connection(fake) as made:
+        assert made.check() == []
+    assert {method for method, _, _, _ in fake.seen} == {"GET"}
+
+
+def test_a_closed_market_is_a_remark(fake: FakeBroker) -> None:
+    fake.answers["/v2/clock"].update(is_open=False, next_open="2024-01-03T09:30:00-05:00")
+    with connection(fake) as made:
+        assert made.check() == ["the market is closed; the next session opens at 2024-01-03T09:30:00-05:00"]
+
+
+def test_all_that_is_wrong_is_said_at_once(fake: FakeBroker) -> None:
+    fake.answers["/v2/account"].update(status="INACTIVE", cash="500", account_blocked=True, shorting_enabled=False)
+    fake.answers["/v2/assets/A"] = {"tradable": False, "fractionable": False, "shortable": False}
+    del fake.answers["/v2/assets/B"]
+    fake.answers["/v2/positions"] = [{"symbol": "A", "qty": "5"}, {"symbol": "FOREIGN", "qty": "5"}]
+    fake.answers["/v2/orders"] = [{"symbol": "B"}, {"symbol": "FOREIGN"}]
+    said = refusal(fake, config(broker={"cash": 1000.0, "fractional": True, "short": True}))
+    for part in (
+        "10 thing(s) are not right",
+        "marked account_blocked",
+        "is INACTIVE, expected ACTIVE",
+        "broker.cash is 1000.00, and the account holds 500.00",
+        "the account may not sell short",
+        "A cannot be traded",
+        "A is traded in whole shares only",
+        "A cannot be sold short",
+        "B is not known to the broker",
+        "holds A already",
+        "open orders in B",
+    ):
+        assert part in said
+    assert "FOREIGN" not in said
+
+
+def test_a_clock_that_is_off_is_said_where_the_broker_is_elsewhere(fake: FakeBroker) -> None:
+    with connection(fake) as made:
+        made._now = lambda: NOW + 61.0
+        assert made.check() == []  # an exchange on this machine keeps a time of its own
+        clock = {"timestamp": "2024-01-02T10:00:00.123456789-05:00"}
+        made._credentials = Credentials(key=KEY, secret=SECRET)
+        assert made._clock_problems(clock, NOW + 1.0) == []
+        (said,) = made._clock_problems(clock, NOW - 61.0)
+        assert "-61.1 seconds off" in said
+
+
+def test_keys_that_are_refused_are_one_sentence_with_the_ends_of_the_key_alone(fake: FakeBroker) -> None:
+    fake.faults.append(("GET", "/v2/account", "401"))
+    said = refusal(fake)
+    assert "refuses the key PK…56" in said
+    assert KEY not in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("mute", "could not be reached for the account"),
+        ("reset", "could not be reached for the account"),
+        ("500", "did not answer for the account (500"),
+        ("504", "did not answer for the account (504"),
+        ("404", "refuses to answer for the account (404"),
+        ("garbage", "no JSON"),
+    ],
+)
+def test_a_broker_that_does_not_answer_is_one_sentence(fake: FakeBroker, fault: str, expected: str) -> None:
+    fake.faults.append(("GET", "/v2/account", fault))
+    begun = time.monotonic()
+    assert expected in refusal(fake)
+    assert time.monotonic() - begun < 2.0
+    assert len(fake.seen) == 1  # the SDK would ask four times, three seconds apart
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"cash": None}, {"cash": "x", "status": "ACTIVE"}, "text", 5, None])
+def test_an_answer_that_is_no_account_is_one_sentence(fake: FakeBroker, answer: Any) -> None:
+    fake.answers["/v2/account"] = answer
+    assert "no account" in refusal(fake)
+
+
+def test_too_many_requests_are_waited_for(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.live.connection._AGAIN_SECONDS", (0.001, 0.002, 0.003))
+    fake.faults += [("GET", "/v2/account", "429")] * 2
+    with connection(fake) as made:
+        made.check()
+    fake.faults += [("GET", "/v2/account", "429")] * 20
+    assert "429" in refusal(fake)
+
+
+# --- while it runs -------------------------------------------------------------------------------------------------
+
+
+def test_a_question_that_fails_while_it_runs_can_be_asked_again(fake: FakeBroker) -> None:
+    fake.faults += [("GET", "/v2/stocks/bars", "500"), ("GET", "/v2/account", "mute")]
+    with connection(fake) as made:
+        with pytest.raises(NoAnswer):
+            made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
+        assert made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC)) == {}
+        with pytest.raises(NoAnswer):
+            made.differences(0.0, {}, costs=0.0)
+        made.check()
+        assert made.differences(0.0, {}, costs=0.0) == []
+
+
+def test_differences_are_told_and_positions_of_others_are_left_alone(fake: FakeBroker) -> None:
+    with connection(fake) as made:
+        made.check()
+        fake.answers["/v2/positions"] = [{"symbol": "A", "qty": "-5"}, {"symbol": "FOREIGN", "qty": "5"}]
+        fake.answers["/v2/account"]["cash"] = "99000"
+        assert made.differences(-1000.0, {"A": -5.0, "B": 0.0}, costs=0.0) == []
+        assert made.differences(-1001.0, {"A": -5.0}, costs=-1.0) == []  # the paper account charges no commission
+        assert len(made.differences(-900.0, {"A": 5.0, "B": 1.0}, costs=0.0)) == 3
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_stop_does_not_wait_for_a_broker_that_says_nothing(fake: FakeBroker, method: str) -> None:
+    fake.faults += [(method, "/v2/", "mute")] * 2
+    with connection(fake, seconds=60.0) as made:
+        thread = threading.Timer(0.1, made.inbox.stop)
+        thread.start()
+        begun = time.monotonic()
+        call: Callable[[], Any] = made.trading.get_account if method == "GET" else lambda: made.trading.post("/x", {})
+        with pytest.raises(NoAnswer):
+            made.asked("the account", call)
+        assert time.monotonic() - begun < 2.0
+        thread.join()
+
+
+def test_an_answer_that_never_comes_to_its_end_is_given_up() -> None:
+    """A server that sends a byte now and then outlasts every time-out that counts from byte to byte."""
+    released = threading.Event()
+    line = Line(seconds=0.3)
+
+    class Client:
+        _base_url = "http://127.0.0.1"
+        _retry_codes = (429, 504)
+
+        _session = SimpleNamespace(trust_env=True, request=lambda *args, **kwargs: released.wait(5.0))
+
+    client: Any = line.carry(Client())  # type: ignore[type-var]
+    begun = time.monotonic()
+    with pytest.raises(Exception, match=r"no answer in 0\.3 s"):
+        client._session.request("GET", "http://127.0.0.1")
+    assert time.monotonic() - begun < 1.0
+    assert client._retry_codes == []
+    released.set()
+    line.close()
+
+
+def test_streams_that_do_not_come_up_are_one_sentence(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.live.connection._CONNECT_SECONDS", 0.3)
+    with mute_listener() as address:
+        made = Connection(fake.credentials(f"ws://{address}"), config(), streamed=True)
+        with made, pytest.raises(BrokerError, match="bars, trades stream did not connect within"):
+            made.open()
+
+
+def test_nothing_is_left_behind(fake: FakeBroker) -> None:
+    before = set(threading.enumerate())
+    with FakeSockets() as sockets:
+        running = set(threading.enumerate())
+        with Connection(fake.credentials(sockets.url), config(), streamed=True) as made:
+            made.trading.get_account()
+            made.open()
+            assert made.states() == ("connected", "connected", 0)
+            assert {t.name for t in set(threading.enumerate()) - running} >= {"nextbar-rest", "nextbar-bars"}
+        assert not [t for t in threading.enumerate() if t not in before and t.name.startswith("nextbar-")]
+
+
+# --- paper only ----------------------------------------------------------------------------------------------------
+
+
+def test_without_an_exchange_here_everything_goes_to_the_paper_endpoint() -> None:
+    with Connection(Credentials(key=KEY, secret=SECRET), config(), streamed=True) as made:
+        assert made.trading._base_url == BaseURL.TRADING_PAPER
+        assert [stream._endpoint for stream in made._streams._streams] == [
+            BaseURL.TRADING_STREAM_PAPER,
+            "wss://stream.data.alpaca.markets/v2/iex",
+        ]
+
+
+@pytest.mark.parametrize(
+    "address", ["https://api.alpaca.markets", "https://paper-api.alpaca.markets.evil.com", "http://1.2.3.4:5"]
+)
+def test_a_live_endpoint_is_refused(address: str) -> None:
+    keys = {"APCA_API_KEY_ID": KEY, "APCA_API_SECRET_KEY": SECRET, "APCA_API_BASE_URL": address}
+    with pytest.raises(BrokerError, match="trades on paper only"):
+        load_credentials(keys, folder=Path("/nowhere"))
+
+
+def test_no_picture_of_it_shows_the_secret(fake: FakeBroker) -> None:
+    with connection(fake) as made:
+        shown = [repr(made), repr(made.trading), repr(made._credentials), repr(made._streams), repr(Streams)]
+        assert not [text for text in shown if SECRET in text or KEY in text]
