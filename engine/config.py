@@ -55,7 +55,7 @@ Timeframe = Annotated[
 ]
 Feed = Literal["iex", "sip"]
 Adjustment = Literal["raw", "split", "dividend", "all"]
-Symbol = Annotated[str, _matching(r"\S+", "a symbol without spaces")]
+Symbol = Annotated[str, _matching(r"[^\s,#?%]+", "a symbol without spaces and without , # ? %")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -237,6 +237,10 @@ class RiskConfig(Section):
     symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)] | None = None
     max_orders_per_minute: int | None = Field(default=None, ge=1)
     stale_seconds: float | None = Field(default=None, gt=0.0)
+
+    def on_bars(self) -> RiskConfig:
+        """Without the limits on the wall clock, for a run whose bars do not pass by it."""
+        return self.model_copy(update={"max_orders_per_minute": None, "stale_seconds": None})
 
 
 class RunConfig(Section):

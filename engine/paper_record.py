@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from models.forecaster import Forecaster
 
 
+# What the manifest says from the start.
+_KEPT = ("mode", "journal", "account", "strategy", "strategy_hash", "preparation")
+
+
 def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
     """Run file, manifest and journal of a paper run's folder.
 
@@ -94,7 +98,9 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
             *_ending(recorded),
         ],
         more={
-            **{key: manifest[key] for key in ("mode", "journal", "account", "strategy_hash", "preparation")},
+            **{
+                key: manifest[key] for key in ("mode", "journal", "account", "strategy", "strategy_hash", "preparation")
+            },
             "bundles": list(recorded.bundles),
             "journal_entries": recorded.counts,
             # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.

@@ -38,6 +38,7 @@ class Stage:
     Attributes:
         mode: ``replay``, ``exchange`` or ``alpaca``. period: the span that is replayed.
         history: bars before the first decision. source: gives the steps, once told whom to notify.
+        real_time: whether it passes by the clock on the wall, and that clock's limits apply.
         check: refuses forecasters that have seen the bars which are traded.
         remarks: one sentence each.
     """
@@ -47,6 +48,7 @@ class Stage:
     connection: Connection
     history: Bars
     source: Callable[[LiveRun, Journal], Source]
+    real_time: bool
     check: Callable[[Sequence[Any]], None]
     remarks: tuple[str, ...]
 
@@ -84,6 +86,7 @@ def replay_stage(prepared: Prepared, pace_seconds: float) -> Iterator[Stage]:
                     connection=connection,
                     history=history,
                     source=_lock_step(control, connection, config, history, start, pace_seconds),
+                    real_time=False,
                     check=partial(_unseen, period=period),
                     remarks=tuple(absences(absent, period)),
                 )
@@ -103,7 +106,8 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
             status = control.status() if control is not None else {}
             moment = pd.Timestamp(status["time"], tz="UTC") if status else pd.Timestamp(now)
             history = _warmup(prepared, credentials, config, before=moment)
-            if control is not None and status["mode"] == "lock-step":
+            lock_step = control is not None and status["mode"] == "lock-step"
+            if control is not None and lock_step:
                 source = _lock_step(control, connection, config, history, moment, 0.0)
             else:
                 source = wall_clock_source(connection, config, history, control=control)
@@ -113,6 +117,7 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
                 connection=connection,
                 history=history,
                 source=source,
+                real_time=not lock_step,
                 check=partial(_unseen, period=(moment.date(), moment.date())),
                 remarks=tuple(remarks),
             )

@@ -31,6 +31,7 @@ def observations(bars: Bars, simulation: Simulation, held: Simulation, benchmark
         *(["the bars are synthetic: they prove nothing about a market"] if bars.synthetic else []),
         *_stopped(bars, simulation),
         *_turned_down(simulation),
+        *_pairs(simulation),
         *_benchmark(benchmark, simulation),
         *_held(held, bars),
     ]
@@ -53,6 +54,12 @@ def _turned_down(simulation: Simulation) -> list[str]:
         return []
     reason, count = Counter(reasons).most_common(1)[0]
     return [f"{len(reasons)} of {len(simulation.orders)} orders were turned down, {count} of them for: {reason}"]
+
+
+def _pairs(simulation: Simulation) -> list[str]:
+    if not any(order.group > 0 for order in simulation.orders):
+        return []
+    return ["pairs of orders that cancel one another (oco) are turned down on paper, where only brackets have them"]
 
 
 def _benchmark(benchmark: Bars | None, simulation: Simulation) -> list[str]:

@@ -77,7 +77,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
     forecaster = forecaster_of(config, root.parent)
     strategy = load_strategy(config, Context.of(config, forecaster))
 
-    retrace = _retraced(folder, config, recorded, bars, strategy)
+    retrace = _retraced(folder, config, recorded, bars, strategy, forecaster)
     fresh = load_strategy(config, Context.of(config, forecaster))  # a rule may keep a state of its own
     shown, _ = with_bars(bars, start)
     model = simulated(config, shown, fresh.cls, fresh.arguments, start=start)
@@ -95,7 +95,14 @@ def twin(reference: str, *, root: Path) -> TwinReport:
     )
 
 
-def _retraced(folder: Path, config: RunConfig, recorded: Recorded, bars: Bars, strategy: LoadedStrategy) -> Retrace:
+def _retraced(
+    folder: Path,
+    config: RunConfig,
+    recorded: Recorded,
+    bars: Bars,
+    strategy: LoadedStrategy,
+    forecaster: Forecaster | None,
+) -> Retrace:
     journal = Journal.read_only(folder / FILE)
     try:
         retrace = Retrace(list(journal.entries()))
@@ -112,6 +119,7 @@ def _retraced(folder: Path, config: RunConfig, recorded: Recorded, bars: Bars, s
             history=bars.between(end=first),
             broker=config.broker,
             risk=config.risk,
+            forecaster=forecaster,
         )
     )
     return retrace

@@ -185,8 +185,8 @@ def test_several_problems_are_counted(tmp_path: Path) -> None:
         ("model={kind: lstm, features: [a], dropout: 1}", "model.dropout: input should be less than 1, found 1"),
         ("data.symbols=AAPL", "data.symbols: expected a list, found 'AAPL'"),
         ("data.symbols=[]", "data.symbols: expected at least one, found an empty list"),
-        ("data.symbols=['']", "data.symbols.0: expected a symbol without spaces, found ''"),
-        ("data.symbols=[A B]", "data.symbols.0: expected a symbol without spaces, found 'A B'"),
+        ("data.symbols=['']", "data.symbols.0: expected a symbol without spaces and without , # ? %, found ''"),
+        ("data.symbols=[A B]", "data.symbols.0: expected a symbol without spaces and without , # ? %, found 'A B'"),
         ("data.symbols=[A, B, A, C, B]", "data.symbols: expected each once, found A, B more than once"),
         # YAML reads the ticker ON as true and 0700 as 448.
         ("data.symbols=[ON]", "data.symbols.0: expected text (quote what YAML reads as something else), found True"),

@@ -181,7 +181,7 @@ class Broker(bt.BrokerBase):
             id=self._decided,
             symbol=data._name,
             side=side,
-            quantity=float(size),
+            quantity=float(size) if math.isfinite(size) else math.nan,
             type=order_type,
             limit_price=_price(price if exectype == bt.Order.Limit else plimit, exectype, "limit"),
             stop_price=_price(price, exectype, "stop"),

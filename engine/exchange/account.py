@@ -305,6 +305,8 @@ class Account:
                 "price": number(fill.price),
                 "qty": number(fill.quantity),
                 "position_qty": number(held),
+                # Ours alone: Alpaca does not know a price before slippage.
+                "reference_price": number(fill.reference_price),
             }
         self.tell(json.dumps({"stream": "trade_updates", "data": data}).encode())
 

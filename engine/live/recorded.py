@@ -144,7 +144,7 @@ def order_of(body: Mapping[str, Any], orders: Mapping[int, Order]) -> Order:
         id=body["order"],
         symbol=body["symbol"],
         side=_SIDES[body["side"]],
-        quantity=body["quantity"],
+        quantity=_price(body["quantity"]),
         type=body["type"],
         limit_price=_price(body["limit_price"]),
         stop_price=_price(body["stop_price"]),

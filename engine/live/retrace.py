@@ -221,6 +221,7 @@ def _update(body: Mapping[str, Any]) -> UpdateMessage:
             "qty": body["quantity"],
             "price": body["price"],
             "timestamp": body["at"],
+            "reference_price": body["reference_price"],
             "order": {
                 "id": body["broker_id"],
                 "client_order_id": body["client_id"],

@@ -46,6 +46,7 @@ class Plan:
         venue: where it trades, in words.
         strategy, arguments: as for Cerebro.
         history: the bars before the first decision, of every symbol; frames may be empty.
+        forecaster: the run file's model, if any.
         ends_when_halted: whether the run ends once a halt has closed everything; a replay goes on, as a backtest does.
     """
 
@@ -56,6 +57,7 @@ class Plan:
     history: Bars
     broker: BrokerConfig
     risk: RiskConfig
+    forecaster: Any = None
     ends_when_halted: bool = False
 
 
@@ -147,13 +149,19 @@ class LiveRun:
             self._log.write("history", symbol=symbol, bars=[list(row) for row in rows])
         self._log.commit(durable=True)
         run_engine(self._engine, self._plan.strategy.__name__)
+        # What the strategy has asked for in its stop().
+        self.sent += self.venue.flush()
+        self._close_orders()
+        self._log.commit()
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
     def _steps(self) -> Iterator[LiveStep]:
         # The strategy is there once the engine asks for the first step.
         self._strategy = self._engine.runningstrats[0]
-        self._forecasts = [i for i in descendants(self._strategy) if hasattr(i, "forecaster")]
+        forecasts = [i for i in descendants(self._strategy) if hasattr(i, "forecaster")]
+        # Where a strategy has several models, the run file's is the one that is shown and recorded.
+        self._forecasts = sorted(forecasts, key=lambda i: i.forecaster is not self._plan.forecaster)
         forecasters = {id(i.forecaster): i.forecaster for i in self._forecasts}
         self._check(list(forecasters.values()))
         self._log.write("bundles", names=sorted(own.bundle.path.name for own in forecasters.values()))

@@ -8,7 +8,6 @@ as in a backtest, and what the broker says of them confirms it.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple, Protocol
 from engine.errors import BrokerError
 from engine.live.desk import ENDED, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
-from engine.trading import matching
 from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
 from engine.trading.venue import Bar, Event, Venue
 
@@ -203,6 +201,7 @@ class LiveVenue(Venue):
             price=_number(fields.get("price")),
             filled_quantity=_number(remote.get("filled_qty")),
             average_price=_number(remote.get("filled_avg_price")),
+            reference_price=_number(fields.get("reference_price")),
             at=fields.get("timestamp"),
             received=message.received,
         )
@@ -266,7 +265,7 @@ class LiveVenue(Venue):
             side=order.side,
             quantity=quantity,
             price=price,
-            reference_price=_reference(order, bars.get(order.symbol), price),
+            reference_price=_reference(order, fields, bars.get(order.symbol), price),
             commission=self.costs.commission(quantity, price),
             decided=order.decided,
             time=time,
@@ -332,21 +331,15 @@ def fill_fields(fill: Fill) -> dict[str, Any]:
     }
 
 
-def _reference(order: Order, bar: Bar | None, price: float) -> float:
-    """The price before slippage at which the matcher would have filled the order in this bar, else the price paid."""
-    if bar is None:
-        return price
-    kind = matching.TYPE_CODES[order.type]
-    candidates = (
-        matching.price_at_open(kind, order.side, order.limit_price, order.stop_price, order.triggered, bar.open),
-        matching.price_of_stop(kind, order.side, order.limit_price, order.stop_price, bar.high, bar.low)
-        if "stop" in order.type
-        else math.nan,
-        matching.price_of_limit(order.side, order.limit_price, bar.high, bar.low)
-        if "limit" in order.type
-        else math.nan,
-    )
-    return next((candidate for candidate in candidates if not math.isnan(candidate)), price)
+def _reference(order: Order, fields: Mapping[str, Any], bar: Bar | None, price: float) -> float:
+    """The price before slippage: the exchange on this machine tells it. Else a market order's is the bar's open.
+
+    What a stop or a limit had to expect is not known; its price is taken as it is.
+    """
+    told = _number(fields.get("reference_price"))
+    if told is not None:
+        return told
+    return bar.open if order.type == "market" and bar is not None else price
 
 
 def _number(value: Any) -> float | None:

@@ -85,10 +85,22 @@ class Venue:
         if reason:
             order.status, order.reason = OrderStatus.REJECTED, reason
             return False
+        self.open_orders[order.id] = order
         if order.parent is not None:
             order.status, order.closing = OrderStatus.HELD, True
-        self.open_orders[order.id] = order
+            self._put_behind(order.parent)
         return True
+
+    def _put_behind(self, parent: Order) -> None:
+        """Orders are matched in their sequence, and a bracket is one order: its legs follow it, the stop first."""
+        followed: dict[int, Order] = {}
+        for order in self.open_orders.values():
+            if order.parent is not parent:
+                followed[order.id] = order
+            if order is parent:
+                legs = [other for other in self.open_orders.values() if other.parent is parent]
+                followed.update((other.id, other) for other in sorted(legs, key=lambda other: other.type == "limit"))
+        self.open_orders = followed
 
     def _invalid(self, order: Order) -> str:
         quantity = order.quantity
@@ -119,9 +131,21 @@ class Venue:
             return f"a leg closes its whole entry: expected {parent.quantity:g}, found {order.quantity:g}"
         if order.type == "market":
             return "a leg is a limit, stop or stop_limit order, found a market order"
+        if order.time_in_force != parent.time_in_force:
+            return (
+                f"a leg lives as long as its entry may: expected {parent.time_in_force}, found {order.time_in_force}; "
+                "give both the same valid"
+            )
         legs = [other for other in self.open_orders.values() if other.parent is parent]
         if any((other.type == "limit") == (order.type == "limit") for other in legs):
             return "an entry has at most one target (limit) and one stop"
+        for other in legs:
+            target, stop = (order, other) if order.type == "limit" else (other, order)
+            if parent.side * (target.limit_price - stop.stop_price) <= 0.0:
+                return (
+                    f"the target lies beyond the stop, in the direction of the entry: found {target.limit_price:g} "
+                    f"and {stop.stop_price:g}"
+                )
         return ""
 
     def _not_closable(self, order: Order, held: float) -> str:

@@ -152,7 +152,7 @@ def replayed(
                         arguments={"seen": seen, **arguments},
                         history=history,
                         broker=broker,
-                        risk=risk,
+                        risk=risk.on_bars(),
                     ),
                     source=LockStep(
                         control,

@@ -234,10 +234,6 @@ def test_a_strategy_that_raises_is_told_of_in_the_same_words_and_what_was_done_i
     assert load_run(folder).manifest["orders_hash"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the SDK's task survives its cancellation when the socket is closed first: it connects anew, for ever",
-)
 def test_connections_that_are_closed_at_once_leave_no_thread() -> None:
     bars = minutes({"A": [100.0] * 4})
     broker = BrokerConfig()

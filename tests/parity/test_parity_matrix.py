@@ -331,9 +331,6 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("other"), training={"seed": 8, "epochs": 1, "batch": 64})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="LiveRun journals the first indicator of a symbol, whichever bundle it forecasts with"
-)
 def test_a_strategy_with_a_bundle_of_its_own_beside_the_run_files(
     both: Both, tmp_path: Path, bundle: Path, other_bundle: Path
 ) -> None:

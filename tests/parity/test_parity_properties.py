@@ -53,11 +53,6 @@ ANY: dict[str, Any] = {
     "legs": st.sampled_from([*LEGS, "ts", "tl"]),
     "late": st.booleans(),
 }
-# Until all of test_where_the_two_differ do not: no stop-limits, legs right behind their entry, the stop first.
-AGREED: dict[str, Any] = {
-    "kind": st.sampled_from([kind for kind in KINDS if kind != "stop_limit"]),
-    "legs": st.sampled_from([legs for legs in LEGS if "l" not in legs]),
-}
 WISHES: dict[str, Any] = {
     "symbol": st.integers(0, 2),
     "side": st.sampled_from([1, 1, -1]),
@@ -210,7 +205,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=26, **QUICK)
-@given(markets, clocks, warmups, scripts(AGREED), accounts(), risks)
+@given(markets, clocks, warmups, scripts(ANY), accounts(), risks)
 def test_scripted_orders(
     folder: Path, market: Any, clock: Any, warmup: int, script: Any, broker: Any, risk: Any
 ) -> None:

@@ -58,9 +58,10 @@ class Desk:
     ) -> tuple[Order, Order, Order]:
         """An entry with a stop and a target, of which one cancels the other."""
         parent = self.order(side, quantity, type, **entry)
-        group = 1000 + parent.id
-        stop_leg = self.order(-side, quantity, "stop", stop_price=stop, parent=parent, group=group)
-        target_leg = self.order(-side, quantity, "limit", limit_price=target, parent=parent, group=group)
+        legs: dict[str, Any] = {"parent": parent, "group": 1000 + parent.id}
+        legs["time_in_force"] = parent.time_in_force
+        stop_leg = self.order(-side, quantity, "stop", stop_price=stop, **legs)
+        target_leg = self.order(-side, quantity, "limit", limit_price=target, **legs)
         return parent, stop_leg, target_leg
 
     def bars(

@@ -3,7 +3,7 @@
 import pytest
 from desk import Desk
 
-from engine.trading.orders import SELL, OrderStatus
+from engine.trading.orders import BUY, SELL, OrderStatus
 
 ACCEPTED, CANCELED, EXPIRED = OrderStatus.ACCEPTED, OrderStatus.CANCELED, OrderStatus.EXPIRED
 FILLED, HELD, REJECTED = OrderStatus.FILLED, OrderStatus.HELD, OrderStatus.REJECTED
@@ -86,13 +86,21 @@ def test_an_entry_that_gaps_over_its_target_leaves_where_it_entered() -> None:
     assert desk.fill_prices == [110.0, 110.0]
 
 
-def test_legs_that_both_begin_at_their_prices_fill_once() -> None:
+@pytest.mark.parametrize(("side", "stop", "target"), [(BUY, 100.0, 100.0), (BUY, 101.0, 100.0), (SELL, 99.0, 100.0)])
+def test_a_target_lies_beyond_its_stop(side: int, stop: float, target: float) -> None:
+    desk = Desk(short=True)
+    _, first, second = desk.bracket(10, stop=stop, target=target, side=side)
+    assert (first.status, second.status) == (HELD, REJECTED)
+    assert second.reason.startswith("the target lies beyond the stop, in the direction of the entry: found")
+
+
+def test_a_bracket_is_one_order_in_the_sequence_of_matching() -> None:
+    """Its legs follow it, the stop first, whatever was given between them."""
     desk = Desk()
-    _, stop, target = desk.bracket(10, stop=100.0, target=100.0)
-    events = desk.flat_bar()
-    assert desk.fill_prices == [100.0, 100.0]
-    assert (stop.status, target.status) == (FILLED, CANCELED)
-    assert [event.order for event in events].count(target) == 2  # woken, and cancelled once
+    entry, other = desk.buy(10), desk.buy(1)
+    target = desk.sell(10, "limit", limit_price=110.0, parent=entry)
+    stop = desk.sell(10, "stop", stop_price=90.0, parent=entry)
+    assert list(desk.venue.open_orders.values()) == [entry, stop, target, other]
 
 
 def test_a_short_bracket_mirrors_a_long_one() -> None:
@@ -191,6 +199,8 @@ def test_a_leg_is_what_alpaca_takes_with_its_entry() -> None:
     partial = desk.sell(4, "limit", limit_price=105.0, parent=entry)
     assert partial.reason == "a leg closes its whole entry: expected 10, found 4"
     assert "found a market order" in desk.sell(10, parent=entry).reason
+    day = desk.sell(10, "stop", stop_price=90.0, parent=entry, time_in_force="day")
+    assert day.reason.startswith("a leg lives as long as its entry may: expected gtc, found day")
     assert desk.sell(10, "limit", limit_price=105.0, parent=entry).status is HELD
     second = desk.sell(10, "limit", limit_price=110.0, parent=entry)
     assert second.reason == "an entry has at most one target (limit) and one stop"
@@ -218,11 +228,11 @@ def test_cancelling_one_leg_cancels_its_partner_and_leaves_the_position() -> Non
 
 def test_day_legs_live_in_the_session_that_wakes_them() -> None:
     desk = Desk()
-    entry = desk.buy(10, "limit", limit_price=95.0)
+    entry = desk.buy(10, "limit", limit_price=95.0, time_in_force="day")
     leg = desk.sell(10, "stop", stop_price=80.0, parent=entry, time_in_force="day")
-    desk.flat_bar()
+    desk.flat_bar(ends=False)
     assert leg.status is HELD
-    desk.bar(96.0, 97.0, 94.0, 95.0, ends=False)
+    desk.bar(96.0, 97.0, 94.0, 95.0, ends=False, same_session=True)
     assert leg.status is ACCEPTED
     desk.flat_bar(95.0, same_session=True)
     assert leg.status is EXPIRED
@@ -230,7 +240,7 @@ def test_day_legs_live_in_the_session_that_wakes_them() -> None:
 
 def test_a_day_leg_woken_by_the_last_bar_of_a_session_ends_with_it() -> None:
     desk = Desk()
-    entry = desk.buy(10)
+    entry = desk.buy(10, time_in_force="day")
     leg = desk.sell(10, "stop", stop_price=80.0, parent=entry, time_in_force="day")
     desk.flat_bar(ends=True)
     assert (entry.status, leg.status) == (FILLED, EXPIRED)

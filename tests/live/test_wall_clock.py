@@ -1,0 +1,196 @@
+"""Watchdogs by the clock on the wall: a mute feed halts and ends the run, a mute broker is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import backtrader as bt
+import pandas as pd
+import pytest
+
+from engine.config import BrokerConfig, RiskConfig
+from engine.data.bars import Bars
+from engine.live.minutes import StreamedMinutes
+from engine.live.run import LiveRun, Plan
+from engine.live.sources import Arrived
+from engine.live.wall_clock import SessionHours, Watch
+from tests.live.rig import Clock, ClockedInbox, MemoryDesk, bar, utc
+from tests.live.test_venue import MemoryLog
+
+DAY = "2024-01-02"
+SECOND = 1_000_000_000
+
+
+class Asked:
+    """Stands for a run: what it was told, and what was asked of its desk."""
+
+    def __init__(self) -> None:
+        self.halted = ""
+        self.silent: list[float] = []
+        self.venue: Any = self
+        self.desk: Any = self
+        self.waiting = ["r1"]
+        self.caught_up: list[list[str]] = []
+
+    def check_feed(self, *, silent_seconds: float, is_open: bool) -> None:
+        assert is_open
+        self.silent.append(silent_seconds)
+
+    def catch_up(self, remote_ids: list[str]) -> None:
+        self.caught_up.append(remote_ids)
+
+
+class Scene:
+    """A watch under a clock."""
+
+    def __init__(self, now: str, speed: float = 1.0) -> None:
+        self.clock = Clock(utc(now))
+        self.inbox = ClockedInbox(self.clock)
+        self.inbox.last_bar = self.clock.monotonic
+        self.run = Asked()
+        self.watch = Watch(
+            self.inbox,
+            self.run,
+            SessionHours(),
+            self.clock.now,
+            speed=speed,
+            monotonic_ns=self.clock.monotonic_ns,
+        )
+
+
+def test_silence_is_counted_from_the_last_bar() -> None:
+    scene = Scene(f"{DAY} 11:00")
+    scene.clock.pass_by(90 * SECOND)
+    scene.watch.look()
+    assert scene.run.silent == [90.0]
+
+
+def test_the_night_is_no_silence() -> None:
+    scene = Scene("2024-01-01 20:00")
+    scene.watch.look()
+    scene.clock.pass_by(utc(f"{DAY} 09:30:20") - scene.clock.utc)
+    scene.watch.look()
+    assert scene.run.silent == [20.0]  # since the opening
+
+
+@pytest.mark.parametrize(
+    "moment", ["2024-01-01 12:00", "2024-01-06 12:00", f"{DAY} 09:29:59", f"{DAY} 16:00", "2024-07-03 13:00"]
+)
+def test_nobody_expects_bars_of_a_closed_market(moment: str) -> None:
+    scene = Scene(moment)
+    scene.clock.pass_by(SECOND)
+    scene.watch.look()
+    assert scene.run.silent == []
+
+
+def test_of_fetched_bars_only_one_that_is_due_is_missed() -> None:
+    scene = Scene(f"{DAY} 11:00")
+    scene.clock.pass_by(900 * SECOND)
+    scene.watch.look(-100.0)
+    scene.watch.look(40.0)
+    assert scene.run.silent == [-100.0, 40.0]
+
+
+def test_orders_of_which_nothing_was_heard_are_asked_for_now_and_then() -> None:
+    scene = Scene(f"{DAY} 20:00")
+    for _ in range(240):
+        scene.clock.pass_by(SECOND // 2)
+        scene.watch.look()
+    assert scene.run.caught_up == [["r1"], ["r1"]]
+
+
+def test_only_a_halted_run_books_without_a_bar_once_and_at_each_piece_of_news() -> None:
+    scene = Scene(f"{DAY} 11:00")
+    assert not scene.watch.settles()
+    scene.run.halted = "risk.stale_seconds"
+    assert [scene.watch.settles() for _ in range(3)] == [True, False, False]
+    scene.inbox.put_update({})
+    assert scene.watch.settles()
+
+
+# --- the whole of it -----------------------------------------------------------------------------------------------
+
+
+class Holds(bt.Strategy):
+    """Buys at its first bar and holds."""
+
+    def next(self) -> None:
+        if not self.position and len(self) == 1:
+            self.buy(size=10)
+
+
+class Feed:
+    """A stream that falls silent in the session, and a broker that goes on filling."""
+
+    def __init__(self, until: str) -> None:
+        self.clock = Clock(utc(f"{DAY} 10:00"))
+        self.inbox = ClockedInbox(self.clock)
+        self.log = MemoryLog()
+        self.desk = MemoryDesk()
+        self.plain_send = self.desk.send
+        self.desk.send = self.send  # type: ignore[method-assign]
+        self.desk.catch_up = lambda remote_ids: 0  # type: ignore[attr-defined]
+        for end in pd.date_range(f"{DAY} 10:01", until, freq="1min"):
+            fields = bar("A", str(end))
+            self.clock.at(utc(str(end)) + SECOND, lambda fields=fields: self.inbox.put_bar(fields))
+        frame = pd.DataFrame(
+            columns=["open", "high", "low", "close", "volume"],
+            dtype=float,
+            index=pd.DatetimeIndex([], tz="UTC", name="time"),
+        )
+        self.run = LiveRun(
+            Plan(
+                run="run",
+                venue="test",
+                strategy=Holds,
+                arguments={},
+                history=Bars(frames={"A": frame}, timeframe="1m", adjustment="none", source="test"),
+                broker=BrokerConfig(cash=10_000.0),
+                risk=RiskConfig(stale_seconds=120.0),
+                ends_when_halted=True,
+            ),
+            source=self,
+            desk=self.desk,
+            log=self.log,
+        )
+
+    def send(self, order: Any, legs: Any, client_id: str) -> Any:
+        receipt = self.plain_send(order, legs, client_id)
+
+        def fill() -> None:
+            self.desk.tell(receipt.id, "fill", order.quantity, 100.0)
+            (fields,) = self.desk.updates[-1:]
+            self.inbox.put_update(fields)
+
+        self.clock.at(self.clock.utc + 2 * SECOND, fill)
+        return receipt
+
+    def __iter__(self) -> Iterator[Arrived]:
+        hours = SessionHours()
+        watch = Watch(self.inbox, self.run, hours, self.clock.now, monotonic_ns=self.clock.monotonic_ns)
+        return iter(
+            StreamedMinutes(
+                self.inbox,
+                symbols=["A"],
+                rows=lambda start, end: {},
+                last=utc(f"{DAY} 10:00"),
+                now=self.clock.now,
+                grace_seconds=3.0,
+                in_session=hours.holds_minute,
+                noted=self.log.write,
+                on_idle=watch.look,
+                settles=watch.settles,
+                monotonic_ns=self.clock.monotonic_ns,
+            )
+        )
+
+
+def test_a_feed_that_falls_silent_halts_the_run_closes_its_position_and_ends_it() -> None:
+    feed = Feed(f"{DAY} 10:05")
+    feed.run.run()
+    assert feed.run.halted.startswith("risk.stale_seconds: no bar for 12")
+    assert [(fill.side, fill.quantity) for fill in feed.run.venue.ledger.fills] == [(1, 10.0), (-1, 10.0)]
+    assert utc(f"{DAY} 10:07:00") < feed.clock.utc < utc(f"{DAY} 10:08:00")
+    assert [body["bars"] for body in feed.log.of("bars")][-1] == {}
+    assert feed.log.of("ended")[-1]["status"] == "filled"
