@@ -75,7 +75,7 @@ def test_the_night_is_no_silence() -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["2024-01-01 12:00", "2024-01-06 12:00", f"{DAY} 09:29:59", f"{DAY} 16:00", "2024-07-03 13:00"]
+    "moment", ["2024-01-01 12:00", "2024-01-06 12:00", f"{DAY} 09:29:00", f"{DAY} 16:00", "2024-07-03 13:00"]
 )
 def test_nobody_expects_bars_of_a_closed_market(moment: str) -> None:
     scene = Scene(moment)
