@@ -28,7 +28,7 @@ class PolledBars:
 
     Args:
         seen: symbol -> end of its last bar that is known already, UTC ns. last: of the last one of all symbols.
-        now: the market's time, UTC ns.
+        now: the market's time, UTC ns. speed: how much faster it runs than this machine's clock.
         next_end: the end of the first bar after a moment, both UTC ns.
         settle_seconds: how long after its end a bar is fetched.
         grace_seconds: how long a symbol's bar is waited for beyond that, while others have theirs.
@@ -47,6 +47,7 @@ class PolledBars:
         last: int,
         timeframe: str,
         now: Callable[[], int],
+        speed: float = 1.0,
         next_end: Callable[[int], int],
         settle_seconds: float,
         grace_seconds: float,
@@ -62,6 +63,7 @@ class PolledBars:
         self._last = self._last_found = last
         self._reach = int(duration(timeframe).value) if is_intraday(timeframe) else _REACH[timeframe]
         self._now = now
+        self._speed = speed
         self._next_end = next_end
         self._settle = int(settle_seconds * 1e9)
         self._grace = int(grace_seconds * 1e9)
@@ -84,8 +86,8 @@ class PolledBars:
                 yield from self._fetched(due, now)
                 due, expected = self._next_end(self._last), self._next_end(self._last_found)
                 continue
-            left = max(due + self._settle, self._ask_at) - now
-            self._inbox.wait(lambda: self._inbox.has_events, max(0.001, min(_SLICE_SECONDS, left / 1e9)))
+            left = (max(due + self._settle, self._ask_at) - now) / 1e9 / self._speed
+            self._inbox.wait(lambda: self._inbox.has_events, max(0.001, min(_SLICE_SECONDS, left)))
             self._on_idle((now - expected - self._settle) / 1e9)
 
     def _fetched(self, due: int, now: int) -> Iterator[Arrived]:

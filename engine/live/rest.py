@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NOT_FOUND, UNAUTHORIZED, TOO_MANY = 404, 401, 429
 
 # The client's own time-outs count from byte to byte and leave out the search for the address; this one counts all.
-_SECONDS = 14.0
+_SECONDS = 11.0
 # What is left to a request when the run is to end: an order's answer is worth more than another picture.
 _SECONDS_AFTER_STOP = {"GET": 0.5, "POST": 1.5, "DELETE": 1.5}
 _SLICE_SECONDS = 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,8 +71,9 @@ def wall_clock_source(
             last=last,
             timeframe=timeframe,
             now=clock.now,
+            speed=clock.speed,
             next_end=lambda after: next_bar_end(after, timeframe),
-            settle_seconds=_SETTLE_SECONDS.get(timeframe, _INTRADAY_SETTLE_SECONDS),
+            settle_seconds=_settling(timeframe, clock.speed),
             grace_seconds=_POLL_GRACE_SECONDS,
             noted=noted,
             on_idle=watch.look,
@@ -81,6 +83,13 @@ def wall_clock_source(
     return source
 
 
+def _settling(timeframe: str, speed: float) -> float:
+    """Seconds of the market's time from the end of a bar to the moment at which it is fetched."""
+    if not math.isfinite(speed):
+        return 0.0  # such an exchange's time stands still in between
+    return max(_SETTLE_SECONDS.get(timeframe, _INTRADAY_SETTLE_SECONDS), _SHORTEST_GRACE_SECONDS * speed)
+
+
 class _Clock:
     """The machine's clock, or the simulated one of an exchange on this machine."""
 
@@ -88,10 +97,16 @@ class _Clock:
         self._control = control
         status: Mapping[str, Any] = {} if control is None else control.status()
         self.speed = float(status.get("speed") or 1.0)
+        self._told = self._at = 0
 
     def now(self) -> int:
-        """UTC ns."""
-        return time.time_ns() if self._control is None else int(self._control.status()["time"])
+        """UTC ns. An exchange's time moves from bar to bar; in between it is taken to go on at its speed."""
+        if self._control is None:
+            return time.time_ns()
+        told = int(self._control.status()["time"])
+        if told != self._told:
+            self._told, self._at = told, time.monotonic_ns()
+        return told + int((time.monotonic_ns() - self._at) * self.speed) if math.isfinite(self.speed) else told
 
 
 class SessionHours:

@@ -171,6 +171,23 @@ def test_a_stop_does_not_wait_for_a_broker_that_says_nothing(fake: FakeBroker, m
         thread.join()
 
 
+def test_a_search_for_the_address_that_hangs_is_given_up(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's time-outs begin once the address is known."""
+    released = threading.Event()
+
+    def hangs(*args: Any, **kwargs: Any) -> Any:
+        released.wait(5.0)
+        raise OSError("no address")
+
+    with connection(fake, seconds=0.3) as made:
+        monkeypatch.setattr("socket.getaddrinfo", hangs)
+        begun = time.monotonic()
+        with pytest.raises(NoAnswer, match="could not be reached for the account"):
+            made.check()
+        assert time.monotonic() - begun < 1.0
+        released.set()
+
+
 def test_an_answer_that_never_comes_to_its_end_is_given_up() -> None:
     """A server that sends a byte now and then outlasts every time-out that counts from byte to byte."""
     released = threading.Event()

@@ -10,12 +10,17 @@ import pandas as pd
 import pytest
 
 from engine.config import BrokerConfig, RiskConfig
+from engine.credentials import Credentials
 from engine.data.bars import Bars
+from engine.exchange.server import AccountSpec, ExchangeServer
+from engine.live.connection import Connection
+from engine.live.control import Control
+from engine.live.desk import AlpacaDesk
 from engine.live.minutes import StreamedMinutes
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
-from engine.live.wall_clock import SessionHours, Watch
-from tests.live.rig import Clock, ClockedInbox, MemoryDesk, bar, utc
+from engine.live.wall_clock import SessionHours, Watch, wall_clock_source
+from tests.live.rig import KEY, SECRET, Clock, ClockedInbox, MemoryDesk, bar, config, utc
 from tests.live.test_venue import MemoryLog
 
 DAY = "2024-01-02"
@@ -194,3 +199,72 @@ def test_a_feed_that_falls_silent_halts_the_run_closes_its_position_and_ends_it(
     assert utc(f"{DAY} 10:07:00") < feed.clock.utc < utc(f"{DAY} 10:08:00")
     assert [body["bars"] for body in feed.log.of("bars")][-1] == {}
     assert feed.log.of("ended")[-1]["status"] == "filled"
+
+
+# --- an exchange that keeps a time of its own ----------------------------------------------------------------------
+
+
+def of_minutes(minutes: int, count: int) -> Bars:
+    """Bars of a morning."""
+    times = pd.date_range(f"{DAY} 09:30", periods=count + 1, freq=f"{minutes}min", tz="America/New_York")[1:]
+    index = times.tz_convert("UTC").as_unit("ns").rename("time")
+    frame = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close", "volume"])
+    return Bars(frames={"A": frame, "B": frame[::2]}, timeframe=f"{minutes}m", adjustment="none", source="test")
+
+
+@pytest.mark.parametrize(("minutes", "speed"), [(1, 600.0), (5, 1000.0)])
+def test_bars_of_an_exchange_that_does_not_wait_are_all_seen_and_decided_on(minutes: int, speed: float) -> None:
+    bars = of_minutes(minutes, 12)
+    start = bars.frames["A"].index[2]
+    terms = BrokerConfig(cash=10_000.0)
+    rules = config(symbols=["A", "B"], timeframe=bars.timeframe, broker=terms.model_dump())
+    log = MemoryLog()
+    with ExchangeServer(
+        bars=bars, start=start, accounts=[AccountSpec(key=KEY, secret=SECRET, broker=terms)], speed=speed
+    ) as exchange:
+        credentials = Credentials(
+            key=KEY,
+            secret=SECRET,
+            trading_url=exchange.url,
+            data_url=exchange.url,
+            trading_stream_url=f"{exchange.url.replace('http:', 'ws:', 1)}/stream",
+        )
+        with Connection(credentials, rules, streamed=minutes == 1) as connection:
+            control = Control(credentials)
+            history = bars.between(end=start - pd.Timedelta(minutes=1))
+            source = wall_clock_source(connection, rules, history, control=control)
+
+            class Steps:
+                def __iter__(self) -> Iterator[Arrived]:
+                    for step in source(run, log):
+                        yield step
+                        # The exchange's time stands still at its last bar, which never has time to settle.
+                        if step.time >= int(bars.frames["A"].index[-2].value):
+                            connection.inbox.stop()
+
+            run = LiveRun(
+                Plan(
+                    run="run",
+                    venue="test",
+                    strategy=Holds,
+                    arguments={},
+                    history=history,
+                    broker=terms,
+                    risk=RiskConfig(),
+                ),
+                source=Steps(),
+                desk=AlpacaDesk(connection.trading, connection.inbox),
+                log=log,
+                connections=connection.states,
+            )
+            connection.open()
+            run.run()
+            assert run.status().feed == ("connected" if minutes == 1 else "polled")
+            control.close()
+    steps = log.of("bars")
+    times = [step["time"] for step in steps]
+    wanted = [int(time.value) for time in bars.frames["A"].index[2:]]
+    assert times == wanted[: len(times)]
+    assert len(times) >= len(wanted) - 1
+    # A machine that is busy may be late for a minute of a tenth of a second.
+    assert sum(step["decide"] for step in steps) >= len(steps) - 3
