@@ -199,6 +199,7 @@ class FakeBroker:
         self.seen: list[tuple[str, str, dict[str, list[str]], Any]] = []
         self.orders: dict[str, dict[str, Any]] = {}
         self.by_client_id_with_legs = True
+        self.mute_seconds = SECONDS
         self.on_cancel: Callable[[str], Any] = lambda remote_id: None
         asset = {"tradable": True, "fractionable": True, "shortable": True}
         self.answers: dict[str, Any] = {
@@ -298,7 +299,7 @@ class FakeBroker:
                 self.on_cancel(place.path.rsplit("/", 1)[1])
         kind = fault.removesuffix(" after")
         if kind == "mute":
-            self.released.wait(SECONDS)
+            self.released.wait(self.mute_seconds)
             handler.close_connection = True
         elif kind == "reset":
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -78,6 +78,7 @@ def test_nonsense_keys_and_no_network_end_within_seconds(tmp_path: Path, source:
 def test_a_broker_that_hangs_ends_within_seconds(tmp_path: Path) -> None:
     with FakeBroker() as fake:
         fake.faults += [("GET", "/v2/account", "mute")]
+        fake.mute_seconds = 1.0  # for the patience of the real thing, see Line
         begun = time.monotonic()
         done = nextbar(tmp_path, "paper", str(ROOT / "configs" / "sma_cross.yaml"), url=fake.url)
         assert time.monotonic() - begun < 15.0

@@ -377,7 +377,7 @@ def test_waiting_for_bars_takes_next_to_no_time_of_the_processor(timeframe: str)
     stage = Stage(f"{DAY} 12:00")
     inbox = stage.inbox = Inbox()  # type: ignore[assignment]
     waits = itertools.count()
-    stop_at = time.monotonic() + 1.5
+    stop_at = time.monotonic() + 1.0
 
     def idle(*overdue: float) -> None:
         next(waits)

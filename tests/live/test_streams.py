@@ -261,5 +261,5 @@ def test_two_connected_streams_that_wait_take_next_to_no_time_of_the_processor()
     with FakeSockets() as sockets, Running(sockets.url) as running:
         running.connected()
         before = time.process_time()
-        assert not running.inbox.wait(lambda: False, 1.5)
+        assert not running.inbox.wait(lambda: False, 1.0)
         assert time.process_time() - before < 0.05
