@@ -122,7 +122,11 @@ def _trade(prepared: Prepared, stage: Stage, *, root: Path, now: datetime, on_st
             _finished(folder, prepared, _FAILED)
         raise
     _end(journal, how, "")
-    run = _finished(folder, prepared, how)
+    try:
+        run = _finished(folder, prepared, how)
+    except NextbarError:
+        close_run(folder, how)  # how it ended is known, whatever hinders the report
+        raise
     if run is not None:
         append_trial(root / "runs", trial_of(run, config, now=now, span="test"))
     told = load_manifest(folder)
@@ -162,7 +166,7 @@ def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on
             broker=config.broker,
             risk=config.risk if stage.real_time else config.risk.on_bars(),
             forecaster=prepared.forecaster,
-            ends_when_halted=stage.mode == "alpaca",
+            ends_when_halted=stage.real_time,
         ),
         source=_Steps(steps),
         desk=AlpacaDesk(connection.trading, connection.inbox),

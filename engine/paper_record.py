@@ -21,6 +21,7 @@ from engine.remarks import observations
 from engine.report.recording import record_run
 from engine.report.run import RUNNING, Run, load_manifest
 from engine.simulation.simulate import RecordedForecasts, Simulation, equity_curve
+from engine.trading.ledger import Ledger
 from engine.trading.trades import round_trips
 
 if TYPE_CHECKING:
@@ -98,9 +99,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
             *_ending(recorded),
         ],
         more={
-            **{
-                key: manifest[key] for key in ("mode", "journal", "account", "strategy", "strategy_hash", "preparation")
-            },
+            **{key: manifest[key] for key in _KEPT},
             "bundles": list(recorded.bundles),
             "journal_entries": recorded.counts,
             # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.
@@ -145,10 +144,19 @@ def _as_simulation(
             last_prices={symbol: float(close.iloc[-1]) for symbol, close in closes.items() if len(close)},
             last_time=int(times.asi8[-1]),
         ),
-        equity=equity_curve(times, closes, recorded.ledger, config.broker.cash),
+        equity=equity_curve(times, closes, _until(recorded.ledger, int(times.asi8[-1])), config.broker.cash),
         halted=recorded.halted,
         forecasts=forecasts,
         indicators="live",
+    )
+
+
+def _until(ledger: Ledger, last: int) -> Ledger:
+    """The ledger as the last bar shows it: what was booked after it belongs to it."""
+    return replace(
+        ledger,
+        fills=[replace(fill, time=min(fill.time, last)) for fill in ledger.fills],
+        cash_history=[(min(time, last), cash) for time, cash in ledger.cash_history],
     )
 
 
@@ -168,6 +176,7 @@ def _ending(recorded: Recorded) -> list[str]:
     revised = recorded.counts.get("revision", 0)
     return [
         *([f"the run is going on, or was cut off, after {len(recorded.steps)} bars"] if not recorded.ended else []),
+        *(f"when the account was last compared with our ledger: {sentence}" for sentence in recorded.differences),
         *([f"{late} bars came too late to be decided on"] if late else []),
         *([f"{revised} bars were revised after they had been decided on"] if revised else []),
         *([f"{len(still)} orders were still open at the end"] if still and recorded.ended == "stopped" else []),

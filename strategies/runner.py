@@ -17,8 +17,9 @@ class RuleStrategy(bt.Strategy):
 
     A symbol is decided on at its own bars only: one that is not listed yet, has stopped, or has no bar now keeps its
     target. Sells go out before buys, then symbols in order. A reversal is two orders on two bars: the position is
-    closed first. A target whose order the broker turns down does not count as ordered, and is tried again at the next
-    bar; so is the part of one that there was no room for.
+    closed first. A target whose order the broker turns down, at once or later, does not count as ordered, and is tried again
+    at the next bar; so is the part of one that there was no room for, or that an order left when it ended. While an
+    order is under way, as a slow broker may leave it beyond its bar, its symbol is not ordered again.
     """
 
     params = (("rule", None),)
@@ -31,6 +32,8 @@ class RuleStrategy(bt.Strategy):
         self._weights = np.zeros(len(self.datas))
         self._bars_held = np.zeros(len(self.datas))
         self._min_change = float(getattr(rule.params, "min_change", 0.0))
+        # Symbol -> the order that is under way, and the target before it.
+        self._under_way: dict[int, tuple[Any, float]] = {}
 
     @property
     def decision(self) -> dict[str, Any]:
@@ -49,6 +52,8 @@ class RuleStrategy(bt.Strategy):
         """Ask the rule, and order what has changed."""
         now = self.datetime[0]
         fresh = [i for i, data in enumerate(self.datas) if len(data) and data.datetime[0] == now]
+        if self._under_way:
+            self._take_back()
         for i in fresh:
             self._signals[i] = [line[0] for line in self._lines[i]]
             self._bars_held[i] = self._bars_held[i] + 1.0 if self._weights[i] else 0.0
@@ -57,7 +62,11 @@ class RuleStrategy(bt.Strategy):
         wanted = []
         for i in fresh:
             target = float(targets[i])
-            if not np.isnan(target) and changes(target, self._weights[i], self._min_change):
+            if (
+                i not in self._under_way
+                and not np.isnan(target)
+                and changes(target, self._weights[i], self._min_change)
+            ):
                 wanted.append(self._wanted(i, target))
         if not wanted:
             return
@@ -70,8 +79,11 @@ class RuleStrategy(bt.Strategy):
             last = self._weights[i]
             # An order that was cut counts for its part of the way: the rest is tried again when there is room.
             ordered = target if fitted == delta else last + (target - last) * fitted / delta
-            if changes(ordered, last, self._min_change) and self._send(i, fitted):
-                self._weights[i] = ordered
+            if changes(ordered, last, self._min_change):
+                order = self._send(i, fitted)
+                if order.alive():
+                    self._weights[i] = ordered
+                    self._under_way[i] = (order, last)
 
     def _targets(self) -> Floats:
         """The rule's answer for all symbols."""
@@ -128,8 +140,17 @@ class RuleStrategy(bt.Strategy):
         quantity = min(abs(delta), rounded_down(budget / unit_cost, context.fractional))
         return float(np.copysign(quantity, delta)), budget - quantity * unit_cost
 
-    def _send(self, i: int, delta: float) -> bool:
-        """Send the order; whether the broker took it."""
+    def _send(self, i: int, delta: float) -> Any:
+        """Give the order; it is alive if the broker took it."""
         data = self.datas[i]
-        order: Any = self.buy(data, size=delta) if delta > 0.0 else self.sell(data, size=-delta)
-        return bool(order.alive())
+        return self.buy(data, size=delta) if delta > 0.0 else self.sell(data, size=-delta)
+
+    def _take_back(self) -> None:
+        """Take back the targets of orders that have ended and were not filled, or for the part that was not."""
+        for i, (order, before) in list(self._under_way.items()):
+            if order.alive():
+                continue
+            del self._under_way[i]
+            if order.status != bt.Order.Completed:
+                done = order.executed.size / order.size
+                self._weights[i] = before + (self._weights[i] - before) * done

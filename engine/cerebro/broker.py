@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import backtrader as bt
@@ -234,6 +234,18 @@ class Broker(bt.BrokerBase):
         elif self._watches:
             self._observe(self._now())
 
+    def settle(self, time: int) -> None:
+        """Book between two bars what the venue has been told; ``time`` is UTC ns, after the last bar's end."""
+        events = self.venue.on_bars(time=time, session=session_number(time), session_ends=False, bars={})
+        self._report(events, self._now())
+        self._borrows = self.venue.ledger.borrows
+
+    def close_rest(self) -> None:
+        """Once trading is halted: close what is still held and no order is closing, as after a close turned down."""
+        if self.gate.halted:
+            closing = {order.symbol for order in self.venue.open_orders.values() if order.closing}
+            self._close_positions(self._now(), left_out=closing)
+
     def _now(self) -> float:
         """Float days of the present step; the lean loop knows it, the stock loop leaves it to the feeds."""
         known = getattr(self.cerebro, "time", 0.0)
@@ -280,9 +292,12 @@ class Broker(bt.BrokerBase):
         self._watches = False
         for order in list(self.venue.open_orders.values()):
             self._report(self.venue.cancel(order, self.gate.halted), now)
+        self._close_positions(now)
+
+    def _close_positions(self, now: float, *, left_out: Collection[str] = ()) -> None:
         for symbol, data in sorted(self._feeds.items()):
             quantity = self.venue.ledger.quantity(symbol)
-            if quantity:
+            if quantity and symbol not in left_out:
                 self._halt_orders.add(self._decided + 1)
                 self._submit(SELL if quantity > 0 else BUY, None, data, abs(quantity))
 
@@ -290,7 +305,12 @@ class Broker(bt.BrokerBase):
         """Tell backtrader's orders what happened to ours."""
         last = {order.id: position for position, (order, _) in enumerate(events)}
         for position, (order, fill) in enumerate(events):
-            shown = self._shown[order.id]
+            shown = self._shown.get(order.id)
+            if shown is None:
+                # Filled after the strategy had cancelled it: it is not told of, but the position is what it is.
+                if fill is not None:
+                    self._take_position(fill.symbol)
+                continue
             if fill is not None:
                 self._execute(shown, order, fill, now)
                 self._notify(shown)
@@ -309,13 +329,11 @@ class Broker(bt.BrokerBase):
             self._notify(shown)
         for order in {id(event.order): event.order for event in events}.values():
             if not order.alive:
-                del self._shown[order.id]
+                self._shown.pop(order.id, None)
 
     def _execute(self, shown: Any, order: Order, fill: Fill, now: float) -> None:
         before, average = self._held.get(fill.symbol, (0.0, 0.0))
-        position = self.venue.ledger.positions[fill.symbol]
-        held = self._held[fill.symbol] = (position.quantity, position.average_price)
-        self.positions[shown.data] = bt.Position(*held)
+        held = self._take_position(fill.symbol)
         signed = fill.signed_quantity
         closed = math.copysign(min(abs(signed), abs(before)), signed) if before * signed < 0.0 else 0.0
         opened = signed - closed
@@ -329,6 +347,13 @@ class Broker(bt.BrokerBase):
         if order.status is OrderStatus.FILLED:
             # Floats may leave a rest of 1e-17: the venue's word counts.
             shown.completed()
+
+    def _take_position(self, symbol: str) -> tuple[float, float]:
+        """Show the ledger's position; its quantity and average price."""
+        position = self.venue.ledger.positions[symbol]
+        held = self._held[symbol] = (position.quantity, position.average_price)
+        self.positions[self._feeds[symbol]] = bt.Position(*held)
+        return held
 
     def _notify(self, shown: Any) -> None:
         self._notifications.append(snapshot(shown))

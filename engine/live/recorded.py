@@ -31,6 +31,7 @@ class Recorded:
         ledger: the account after all fills and interest.
         forecasts: symbol -> {UTC ns: (forecast, lower, upper)}.
         latencies_ms: name -> milliseconds of each step.
+        differences: between the broker's account and our ledger when they were last compared, in sentences.
         bundles: names of the bundles that the strategy forecast with.
         halted: why a limit stopped trading, or empty.
         ended: how the run ended, or empty while it is going on or was cut off.
@@ -45,6 +46,7 @@ class Recorded:
     forecasts: dict[str, dict[int, tuple[float, float, float]]] = field(default_factory=dict)
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
     bundles: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     halted: str = ""
     ended: str = ""
     counts: dict[str, int] = field(default_factory=dict)
@@ -132,6 +134,8 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
                     recorded.latencies_ms.setdefault(name, []).append(body[name])
         case "bundles":
             recorded.bundles = tuple(body["names"])
+        case "account":
+            recorded.differences = tuple(body["differences"])
         case "halt":
             recorded.halted = body["reason"]
         case "end":

@@ -34,6 +34,7 @@ from engine.trading.orders import SIDE_NAMES, Order, OrderStatus
 # A venue that moves on when it is told to: how long its fills take says nothing.
 REPLAY = "replay"
 _RECENT = 500
+_BETWEEN_BARS = 1_000_000  # ns; backtrader's times have milliseconds
 _LOG_LINES = 8
 
 
@@ -149,10 +150,9 @@ class LiveRun:
             self._log.write("history", symbol=symbol, bars=[list(row) for row in rows])
         self._log.commit(durable=True)
         run_engine(self._engine, self._plan.strategy.__name__)
-        # What the strategy has asked for in its stop().
-        self.sent += self.venue.flush()
-        self._close_orders()
-        self._log.commit()
+        # What has come since the last bar, and what the strategy has asked for in its stop().
+        if self._time:
+            self._settle()
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -166,26 +166,39 @@ class LiveRun:
         self._check(list(forecasters.values()))
         self._log.write("bundles", names=sorted(own.bundle.path.name for own in forecasters.values()))
         for arrived in self._source:
-            self._log.write("bars", time=arrived.time, decide=arrived.decide, bars=arrived.bars)
-            days = to_days_of(arrived.time)
-            rows = {self._positions[symbol]: (days, *row) for symbol, row in arrived.bars.items()}
-            if rows:
+            if arrived.bars:
+                self._log.write("bars", time=arrived.time, decide=arrived.decide, bars=arrived.bars)
+                days = to_days_of(arrived.time)
                 self._begin(arrived)
+                rows = {self._positions[symbol]: (days, *row) for symbol, row in arrived.bars.items()}
                 yield LiveStep(days, rows, arrived.decide)
+                if arrived.decide:
+                    self._after_decision(arrived)
             elif self._time:
                 self._settle()
-            if rows and arrived.decide:
-                self._after_decision(arrived)
             if self._plan.ends_when_halted and self.halted and self._flat():
                 return
 
     def _settle(self) -> None:
         """Book what the broker has told, without a bar: a mute feed must not keep a halted run from ending."""
-        self.broker.next()
-        self.sent += self.venue.flush()
+        self._log.write("settled", time=self._after_the_bar)
+        self.broker.settle(self._after_the_bar)
+        self._send()
         self._close_orders()
         self._log.commit()
         self._on_step(self)
+
+    @property
+    def _after_the_bar(self) -> int:
+        """When news between two bars are booked, UTC ns: after the last bar's decision, before the next bar's end."""
+        return self._time + _BETWEEN_BARS
+
+    def _send(self) -> int:
+        """Send what was decided; once trading is halted, also what is still to be closed. How many orders went out."""
+        self.broker.close_rest()
+        sent = self.venue.flush(self._after_the_bar, insist=bool(self.halted))
+        self.sent += sent
+        return sent
 
     def _begin(self, arrived: Arrived) -> None:
         self._time = arrived.time
@@ -209,9 +222,8 @@ class LiveRun:
         decided = time.monotonic_ns()
         self.steps += 1
         self._write_forecasts(arrived)
-        sent = self.venue.flush()
+        sent = self._send()
         done = time.monotonic_ns()
-        self.sent += sent
         self._minute.extend([done] * sent)
         self.latencies["decide"].append((decided - arrived.received) / 1e6)
         if sent:
@@ -314,7 +326,7 @@ class LiveRun:
     def halt(self, reason: str) -> None:
         """Stop trading between two bars: cancel what is open and close every position at once."""
         self.broker.halt(reason)
-        self.sent += self.venue.flush()
+        self._send()
         self._announce_halt()
         self._log.commit()
         self._on_step(self)
@@ -333,7 +345,9 @@ class LiveRun:
         self._paused = reason
 
     def _flat(self) -> bool:
-        return not self.venue.open_orders and not any(p.quantity for p in self.venue.ledger.positions.values())
+        """Nothing is held, and of no order anything may still come."""
+        held = any(position.quantity for position in self.venue.ledger.positions.values())
+        return not (held or self.venue.open_orders or self.venue.waiting)
 
     # --- for whoever watches ---------------------------------------------------------------------------------------
 

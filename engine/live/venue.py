@@ -52,7 +52,6 @@ class LiveVenue(Venue):
         run: short name of the run, for client order ids.
         may_open: why this order, which opens a position, may not be sent now, or empty: limits on the wall clock.
         clock: monotonic ns, as the messages' times of receipt.
-        late_fills: fills of orders that the strategy had cancelled; booked, and told nobody.
         commission_paid: by our cost model, of all fills.
         fill_latencies: from the sending of an order to the receipt of its fill, ns, the last ones.
     """
@@ -63,7 +62,6 @@ class LiveVenue(Venue):
     may_open: Callable[[Order], str] = lambda order: ""
     clock: Callable[[], int] = monotonic_ns
     news: Sequence[object] = ("the broker may have told something",)
-    late_fills: int = 0
     commission_paid: float = 0.0
     fill_latencies: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
     _outbox: list[Order | _Withdrawal] = field(default_factory=list)
@@ -71,6 +69,7 @@ class LiveVenue(Venue):
     _ids: dict[int, str] = field(default_factory=dict)
     _sent: dict[int, int] = field(default_factory=dict)
     _paid: dict[int, float] = field(default_factory=dict)
+    _before: dict[int, float] = field(default_factory=dict)
     _told: list[Event] = field(default_factory=list)
 
     # --- what the strategy asks ------------------------------------------------------------------------------------
@@ -96,12 +95,14 @@ class LiveVenue(Venue):
 
         Where the broker fills it all the same, the fill is booked when it comes.
         """
+        working = [other for other in self.open_orders.values() if other.status is OrderStatus.ACCEPTED]
         events = Venue.cancel(self, order, reason)
         unsent = [other for other in self._outbox if isinstance(other, Order) and not other.alive]
         if unsent:
             self._outbox = [action for action in self._outbox if action not in unsent]
-        if events and order not in unsent:
-            self._outbox.append(_Withdrawal(order))
+        # A partner that ends with it holds shares at the broker until its own end is confirmed.
+        ended = [event.order for event in events if event.order in working and event.order not in unsent]
+        self._outbox += [_Withdrawal(other) for other in ended]
         return events
 
     @property
@@ -111,10 +112,14 @@ class LiveVenue(Venue):
 
     # --- what leaves the house -------------------------------------------------------------------------------------
 
-    def flush(self) -> int:
+    def flush(self, time: int, *, insist: bool = False) -> int:
         """Send what was decided, in the order in which it was; the number of orders sent.
 
-        Every order stands in the journal, on the disk, before it is sent.
+        Every order stands in the journal, on the disk, before it is sent. After a withdrawal the broker's news are
+        booked (at ``time``, UTC ns) before anything else goes out: where a fill was quicker, nothing is closed twice.
+
+        Args:
+            insist: go on where a withdrawal fails, because what follows closes positions.
         """
         if not self._outbox:
             return 0
@@ -130,12 +135,31 @@ class LiveVenue(Venue):
         sent = 0
         for action in actions:
             if isinstance(action, _Withdrawal):
-                if action.order.id in self._ids:
-                    self.desk.withdraw(self._ids[action.order.id])
-            elif action.parent is None:
+                self._withdraw(action.order, time, insist=insist)
+            elif action.parent is None and action.alive and not self._overtaken(action):
                 sent += self._send(action, bundles.get(action.id, []))
         self.log.commit()
         return sent
+
+    def _withdraw(self, order: Order, time: int, *, insist: bool) -> None:
+        if order.id not in self._ids:
+            return
+        try:
+            self.desk.withdraw(self._ids[order.id])
+        except BrokerError as error:
+            if not insist:
+                raise
+            self.log.write("withdrawal_failed", order=order.id, reason=str(error))
+        self.log.write("taken", time=time)
+        self._told += self._take_all(time, {})
+
+    def _overtaken(self, order: Order) -> bool:
+        """Whether an order that closes has less to close than when it was decided; it ends here."""
+        left = abs(self.ledger.quantity(order.symbol)) if self.ledger.quantity(order.symbol) * order.side < 0.0 else 0.0
+        if not order.closing or order.quantity <= left + QUANTITY_EPSILON:
+            return False
+        self._told += self._end(order, OrderStatus.CANCELED, f"overtaken by a fill: {left:g} were left to close")
+        return True
 
     def _send(self, order: Order, legs: list[Order]) -> bool:
         try:
@@ -168,6 +192,7 @@ class LiveVenue(Venue):
         """Let go of an order of which nothing more comes."""
         self._sent.pop(order.id, None)
         self._paid.pop(order.id, None)
+        self._before.pop(order.id, None)
         self._remote.pop(self._ids.pop(order.id, ""), None)
 
     # --- what the broker tells -------------------------------------------------------------------------------------
@@ -179,21 +204,22 @@ class LiveVenue(Venue):
         if self.ledger.interest_paid != paid:
             self.log.write("interest", time=time, paid=self.ledger.interest_paid, cash=self.ledger.cash)
         events, self._told = self._told, []
-        for message in self.desk.take_updates():
-            events += self._take(message, time, bars)
-        return events
+        return events + self._take_all(time, bars)
+
+    def _take_all(self, time: int, bars: Mapping[str, Bar]) -> list[Event]:
+        return [event for message in self.desk.take_updates() for event in self._take(message, time, bars)]
 
     def _take(self, message: UpdateMessage, time: int, bars: Mapping[str, Bar]) -> list[Event]:
         fields = message.fields
         remote = fields["order"]
-        order = self._remote.get(str(remote["id"]))
+        order = self._remote.get(str(remote.get("id")))
         event = str(fields["event"])
         execution = str(fields.get("execution_id") or "")
         self.log.write(
             "update",
             event=event,
             order=None if order is None else order.id,
-            broker_id=str(remote["id"]),
+            broker_id=str(remote.get("id")),
             client_id=remote.get("client_order_id"),
             symbol=remote.get("symbol"),
             execution=execution,
@@ -202,6 +228,7 @@ class LiveVenue(Venue):
             filled_quantity=_number(remote.get("filled_qty")),
             average_price=_number(remote.get("filled_avg_price")),
             reference_price=_number(fields.get("reference_price")),
+            replaced_by=remote.get("replaced_by"),
             at=fields.get("timestamp"),
             received=message.received,
         )
@@ -210,14 +237,23 @@ class LiveVenue(Venue):
         events: list[Event] = []
         # Whatever happened to it: the cumulative quantity tells of fills that were missed, and what was booked already
         # is not booked again.
-        quantity = round(float(remote.get("filled_qty") or 0.0) - order.filled_quantity, QUANTITY_PLACES)
+        known = order.filled_quantity - self._before.get(order.id, 0.0)
+        quantity = round(float(remote.get("filled_qty") or 0.0) - known, QUANTITY_PLACES)
         if quantity > QUANTITY_EPSILON:
             events += self._filled(order, quantity, fields, time, bars, last=event == "fill", received=message.received)
-        if event in ENDED:
+        if event == "replaced" and remote.get("replaced_by"):
+            self._follow(order, str(remote["id"]), str(remote["replaced_by"]))
+        elif event in ENDED:
             if order.alive:
                 events += self._ended(order, event)
             self._forget(order)
         return events
+
+    def _follow(self, order: Order, old: str, new: str) -> None:
+        """Somebody has changed the order at the broker: it goes on under another id, and counts its fills anew."""
+        self._remote.pop(old, None)
+        self._remote[new], self._ids[order.id] = order, new
+        self._before[order.id] = order.filled_quantity
 
     def _ended(self, order: Order, event: str) -> list[Event]:
         if event == "fill":  # its last piece was told of before
@@ -281,7 +317,7 @@ class LiveVenue(Venue):
             self.fill_latencies.append(received - self._sent[order.id])
         if not order.alive:
             self._take_late(order)
-            return []
+            return [Event(order, fill)]
         events = [Event(order, fill)]
         if last:
             order.status = OrderStatus.FILLED
@@ -293,7 +329,6 @@ class LiveVenue(Venue):
 
         The legs were cancelled with it, and are alive at the broker: they would hold the position back.
         """
-        self.late_fills += 1
         self._outbox += [_Withdrawal(leg) for leg in self._remote.values() if leg.parent is order]
 
 

@@ -69,14 +69,14 @@ class Account:
 
     def sent(self, side: int = BUY, quantity: float = 10.0, **fields: Any) -> Order:
         made = self.order(side, quantity, **fields)
-        self.venue.flush()
+        self.venue.flush(DAY)
         return made
 
     def bracket(self) -> tuple[Order, Order, Order]:
         entry = self.order()
         stop = self.order(SELL, type="stop", stop_price=90.0, parent=entry)
         target = self.order(SELL, type="limit", limit_price=110.0, parent=entry)
-        self.venue.flush()
+        self.venue.flush(DAY)
         return entry, stop, target
 
     def step(self, price: float = 100.0) -> list[tuple[int, str, float]]:
@@ -110,16 +110,16 @@ def test_nothing_is_sent_before_it_is_on_the_disk(account: Account) -> None:
     account.order()
     assert account.desk.sent == []
     assert account.venue.unsent == 1
-    assert account.venue.flush() == 1
+    assert account.venue.flush(DAY) == 1
     assert account.log.kinds() == ["durable", "sent", "ack"]
-    assert account.venue.flush() == 0
+    assert account.venue.flush(DAY) == 0
 
 
 def test_with_a_full_disk_nothing_is_sent(account: Account) -> None:
     account.order()
     account.log.full = True
     with pytest.raises(StorageError):
-        account.venue.flush()
+        account.venue.flush(DAY)
     assert account.desk.sent == []
 
 
@@ -134,7 +134,7 @@ def test_an_order_that_the_broker_turns_down_is_told_of_at_the_next_step(account
 
 def test_an_order_that_is_cancelled_before_it_was_sent_stays_at_home(account: Account) -> None:
     account.venue.cancel(account.order())
-    assert account.venue.flush() == 0
+    assert account.venue.flush(DAY) == 0
     assert (account.desk.sent, account.desk.withdrawn) == ([], [])
 
 
@@ -244,9 +244,9 @@ def test_a_fill_for_an_order_that_was_just_cancelled_is_booked(account: Account)
     order = account.sent(type="limit", limit_price=99.0)
     account.venue.cancel(order)
     account.desk.withdraw = lambda remote_id: account.desk.tell(remote_id, "fill", 10.0, 99.0)  # type: ignore[method-assign]
-    account.venue.flush()
-    assert account.step() == []  # the strategy was told that it is cancelled
-    assert (account.held, account.venue.late_fills) == (10.0, 1)
+    account.venue.flush(DAY)
+    assert account.step() == [(order.id, "canceled", 10.0)]
+    assert account.held == 10.0
     assert account.log.of("withdrawal") == [{"order": 1, "broker_id": "r1"}]
 
 
@@ -254,10 +254,10 @@ def test_legs_of_an_entry_that_was_filled_although_cancelled_are_withdrawn(accou
     entry, _, _ = account.bracket()
     account.venue.cancel(entry)
     account.desk.withdraw = lambda remote_id: account.desk.tell(remote_id, "fill", 10.0, 100.0)  # type: ignore[method-assign]
-    account.venue.flush()
+    account.venue.flush(DAY)
     del account.desk.withdraw
     account.step()
-    account.venue.flush()
+    account.venue.flush(DAY)
     assert account.desk.withdrawn == ["r2", "r3"]
     account.step()
     assert account.venue.waiting == []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scripted import Follow, follow, make_bars, orders, run
 
+from engine.cerebro.broker import Broker
 from engine.errors import StrategyError
 from engine.trading.costs import Costs
 from engine.trading.orders import SELL, OrderStatus
@@ -298,3 +299,23 @@ def test_sma_cross_follows_its_averages():
     done = run(bars, RuleStrategy, {"rule": rule})
     # Fast above slow first at bar 3 (101.5 > 101); not above at bar 5 (103 = 103).
     assert orders(done, bars) == [(3, "buy", 97.0, "A"), (5, "sell", 97.0, "A")]
+
+
+class Fickle(Broker):
+    """A broker whose first sell ends unfilled after it was accepted, as Alpaca may turn an order down late."""
+
+    def next(self) -> None:
+        for order in list(self.venue.open_orders.values()):
+            if order.side < 0 and not getattr(self, "once", False):
+                self.once = True
+                self._report(self.venue.cancel(order, "halted"), self._now())
+        super().next()
+
+
+def test_a_target_whose_order_ended_unfilled_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.simulation.simulate.Broker", Fickle)
+    bars = make_bars({"A": [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]})
+    rule, simulation = follow(bars)
+    assert orders(simulation, bars) == [(1, "buy", 50.0, "A"), (3, "sell", 50.0, "A"), (4, "sell", 50.0, "A")]
+    assert [order.status for order in simulation.orders] == ["filled", "canceled", "filled"]
+    assert rule.weights() == [0.0, 0.5, 0.5, 0.5, 0.0, 0.0]

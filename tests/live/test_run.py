@@ -1,0 +1,304 @@
+"""What a run does when the broker is quicker, slower or of another mind than a backtest's venue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+import pytest
+from rig import MemoryDesk, config, utc
+from test_venue import MemoryLog
+
+from engine.config import BrokerConfig, RiskConfig
+from engine.data.bars import Bars
+from engine.errors import BrokerError
+from engine.live.run import LiveRun, Plan
+from engine.live.sources import Arrived
+from strategies.rule import Context, Rule
+from strategies.runner import RuleStrategy
+
+START, MINUTE = utc("2024-01-02 10:00"), 60_000_000_000
+CASH = 100_000.0
+HALT = RiskConfig(max_drawdown_halt=0.05)
+
+
+def history() -> Bars:
+    times = pd.date_range("2024-01-02 14:40", periods=9, freq="min", tz="UTC").as_unit("ns").rename("time")
+    frame = pd.DataFrame(100.0, index=times, columns=["open", "high", "low", "close", "volume"])
+    return Bars(frames={"A": frame}, timeframe="1m", adjustment="none", source="test")
+
+
+def market_fills(price: float = 100.0) -> Callable[[int, MemoryDesk], None]:
+    """Fills every market order before the next bar."""
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        for order, _, _ in desk.sent:
+            if order.type == "market":
+                desk.tell(f"r{order.id}", "fill", order.quantity, price)
+        desk.sent = [sent for sent in desk.sent if sent[0].type != "market"]
+
+    return before
+
+
+def play(
+    strategy: type[bt.Strategy],
+    prices: Sequence[float | None],
+    desk: MemoryDesk,
+    *,
+    before: Callable[[int, MemoryDesk], None] | None = None,
+    after: Callable[[], None] = lambda: None,
+    risk: RiskConfig | None = None,
+    ends_when_halted: bool = False,
+    **arguments: Any,
+) -> tuple[LiveRun, MemoryLog]:
+    """Run over minutes of these prices; None is a step without a bar."""
+    log = MemoryLog()
+    desk.log = log.entries
+    step = before or market_fills()
+
+    class Source:
+        def __iter__(self) -> Iterator[Arrived]:
+            last = START
+            for number, price in enumerate(prices):
+                step(number, desk)
+                if price is None:
+                    yield Arrived(last, {}, False, 0)
+                else:
+                    last = START + number * MINUTE
+                    yield Arrived(last, {"A": (price, price, price, price, 1_000.0)}, True, 0)
+            after()
+
+    plan = Plan(
+        run="run",
+        venue="test",
+        strategy=strategy,
+        arguments=arguments,
+        history=history(),
+        broker=BrokerConfig(cash=CASH),
+        risk=risk or RiskConfig(),
+        ends_when_halted=ends_when_halted,
+    )
+    run = LiveRun(plan, source=Source(), desk=desk, log=log)
+    run.run()
+    return run, log
+
+
+def held(run: LiveRun) -> float:
+    return run.venue.ledger.quantity("A")
+
+
+class Scripted(bt.Strategy):
+    """Does at its bar n what ``script[n]`` says, and keeps the position that it is shown."""
+
+    params = (("script", {}),)
+
+    def __init__(self) -> None:
+        self.shown: list[float] = []
+        self.told: list[str] = []
+
+    def next(self) -> None:
+        self.shown.append(self.position.size)
+        self.p.script.get(len(self), lambda strategy: None)(self)
+
+    def notify_order(self, order: Any) -> None:
+        self.told.append(order.getstatusname())
+
+
+def strategy_of(run: LiveRun) -> Scripted:
+    """The strategy of a run, to be asked afterwards."""
+    return run._strategy  # type: ignore[no-any-return]
+
+
+def keep(name: str, give: Callable[[Any], Any]) -> Callable[[Any], None]:
+    return lambda strategy: setattr(strategy, name, give(strategy))
+
+
+def test_a_close_that_a_fill_has_overtaken_is_not_sent() -> None:
+    """Stop cancelled and position closed in one decision, and the stop was quicker: nothing may be sold twice."""
+    desk = MemoryDesk()
+    desk.withdraw = lambda remote: desk.tell(remote, "fill", 10.0, 95.0)  # type: ignore[method-assign]
+    stop = keep("stop_order", lambda s: s.sell(size=10, exectype=bt.Order.Stop, price=95.0))
+
+    def leave(strategy: Any) -> None:
+        strategy.cancel(strategy.stop_order)
+        strategy.close()
+
+    run, log = play(Scripted, [100.0] * 6, desk, script={1: lambda s: s.buy(size=10), 3: stop, 4: leave})
+    assert held(run) == 0.0
+    assert len([kind for kind, _ in desk.log if kind == "sent"]) == 2
+    assert log.of("ended")[-1]["reason"] == "overtaken by a fill: 0 were left to close"
+    assert strategy_of(run).shown == [0, 10, 10, 10, 0, 0]
+    assert strategy_of(run).told[-1] == "Canceled"
+
+
+def test_a_strategy_sees_the_position_of_a_fill_that_overtook_its_cancel() -> None:
+    desk = MemoryDesk()
+    desk.withdraw = lambda remote: desk.tell(remote, "fill", 10.0, 99.0)  # type: ignore[method-assign]
+    script = {
+        1: keep("entry", lambda s: s.buy(size=10, exectype=bt.Order.Limit, price=99.0)),
+        3: lambda s: s.cancel(s.entry),
+        5: lambda s: None if s.position else s.buy(size=10),
+    }
+    run, _ = play(Scripted, [100.0] * 7, desk, script=script)
+    assert strategy_of(run).shown == [0, 0, 0, 10, 10, 10, 10]
+    assert held(run) == 10.0
+    assert run.venue.ledger.positions["A"].average_price == 99.0
+
+
+def bracket(strategy: Any) -> None:
+    entry = strategy.buy(size=300)
+    strategy.sell(size=300, exectype=bt.Order.Stop, price=81.0, parent=entry)
+    strategy.sell(size=300, exectype=bt.Order.Limit, price=200.0, parent=entry)
+
+
+def test_a_halt_while_the_protective_stop_fills_ends_flat_and_not_short() -> None:
+    desk = MemoryDesk()
+
+    def withdraw(remote: str) -> None:
+        desk.withdrawn.append(remote)
+        desk.tell(remote, *(("fill", 300.0, 81.0) if remote == "r2" else ("canceled",)))  # type: ignore[arg-type]
+
+    desk.withdraw = withdraw  # type: ignore[method-assign]
+    run, _ = play(
+        Scripted, [100.0, 100.0, 100.0, *[80.0] * 5], desk, risk=HALT, ends_when_halted=True, script={1: bracket}
+    )
+    assert run.halted
+    assert held(run) == 0.0
+    # The target that ends with its stop holds shares at the broker, too.
+    assert desk.withdrawn == ["r2", "r3"]
+    assert [order.id for order, _, _ in desk.sent] == []
+    assert run.steps == 4
+
+
+def test_a_halt_closes_again_what_the_broker_did_not_close() -> None:
+    desk = MemoryDesk()
+    fills = market_fills(80.0)
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        desk.refuse = "insufficient qty available" if number == 3 else ""
+        fills(number, desk)
+
+    run, log = play(
+        Scripted,
+        [100.0, 100.0, 100.0, 80.0, 80.0, 80.0, 80.0],
+        desk,
+        before=before,
+        risk=HALT,
+        ends_when_halted=True,
+        script={1: lambda s: s.buy(size=300)},
+    )
+    assert len(log.of("turned_down")) == 1
+    assert [intent["side"] for intent in log.of("intent")] == ["buy", "sell", "sell"]
+    assert held(run) == 0.0
+    assert run.steps == 6
+
+
+def test_a_halt_goes_on_closing_where_a_cancel_is_not_confirmed() -> None:
+    desk = MemoryDesk()
+
+    def withdraw(remote: str) -> None:
+        raise BrokerError("the broker does not confirm the end of the order")
+
+    desk.withdraw = withdraw  # type: ignore[method-assign]
+    run, log = play(Scripted, [100.0, 100.0, 100.0, 80.0, 80.0, 80.0], desk, risk=HALT, script={1: bracket})
+    assert log.of("withdrawal_failed")[0]["order"] == 2
+    assert held(run) == 0.0
+
+
+def test_a_run_is_not_over_while_a_fill_may_still_come() -> None:
+    """Halted, its limit order cancelled, and the fill of it unread: the shares are closed before the run ends."""
+    desk = MemoryDesk()
+    desk.withdraw = lambda remote: desk.tell(remote, "fill", 100.0, 85.0)  # type: ignore[method-assign]
+    script = {
+        1: lambda s: s.buy(size=300),
+        3: lambda s: s.buy(size=100, exectype=bt.Order.Limit, price=85.0),
+    }
+    prices = [100.0, 100.0, 100.0, 80.0, 80.0, 80.0, 80.0]
+    run, _ = play(Scripted, prices, desk, before=market_fills(80.0), risk=HALT, ends_when_halted=True, script=script)
+    assert held(run) == 0.0
+    assert desk.updates == []
+
+
+def test_what_comes_between_bars_is_booked_after_the_bar_that_decided_it() -> None:
+    """A halted run with a mute feed ends, and every fill is after its decision."""
+    run, log = play(
+        Scripted,
+        [100.0, 100.0, 100.0, 80.0, None, None],
+        MemoryDesk(),
+        before=market_fills(80.0),
+        risk=HALT,
+        ends_when_halted=True,
+        script={1: lambda s: s.buy(size=300)},
+    )
+    assert held(run) == 0.0
+    assert all(fill["time"] > fill["decided"] for fill in log.of("fill"))
+    assert [entry["time"] for entry in log.of("bars")] == [START + number * MINUTE for number in range(4)]
+    assert log.of("settled")[0]["time"] == START + 3 * MINUTE + 1_000_000
+
+
+def test_a_fill_that_came_before_a_stop_is_booked() -> None:
+    desk = MemoryDesk()
+    run, log = play(
+        Scripted, [100.0] * 3, desk, after=lambda: market_fills()(0, desk), script={3: lambda s: s.buy(size=10)}
+    )
+    assert held(run) == 10.0
+    assert len(log.of("fill")) == 1
+
+
+def test_an_order_that_was_changed_at_the_broker_is_followed() -> None:
+    desk = MemoryDesk()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        if number == 2:
+            desk.tell("r1", "partial_fill", 4.0, 99.0)
+            desk.tell("r1", "replaced")
+            desk.updates[-1]["order"]["replaced_by"] = "another"
+        if number == 3:
+            desk.tell("another", "fill", 6.0, 98.0)
+
+    script = {1: lambda s: s.buy(size=10, exectype=bt.Order.Limit, price=99.0)}
+    run, log = play(Scripted, [100.0] * 5, desk, before=before, script=script)
+    assert held(run) == 10.0
+    assert [(fill["quantity"], fill["price"]) for fill in log.of("fill")] == [(4.0, 99.0), (6.0, 98.0)]
+    assert run.venue.waiting == []
+
+
+class WantParams(NamedTuple):
+    min_change: float = 0.02
+
+
+class Want(Rule):
+    """Half the equity while the price is above 90."""
+
+    Params = WantParams
+    signals = ("close",)
+
+    def lines(self, data: Any) -> Sequence[Any]:
+        return [data.close]
+
+    @staticmethod
+    def targets(signals: Any, weights: Any, bars_held: Any, params: Any) -> Any:
+        return np.where(signals[:, 0] > 90.0, 0.5, 0.0)
+
+
+@pytest.mark.parametrize("event", ["refused", "expired", "rejected"])
+def test_a_rule_tries_again_what_the_broker_did_not_do(event: str) -> None:
+    desk = MemoryDesk()
+    fills = market_fills()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        if event == "refused":
+            desk.refuse = "temporarily halted" if number == 3 else ""
+        elif number == 4:
+            order = desk.sent.pop()[0]
+            desk.tell(f"r{order.id}", event)
+        fills(number, desk)
+
+    rule = Want({}, Context.of(config(symbols=("A",)), None))
+    run, log = play(RuleStrategy, [100.0, 100.0, 100.0, *[80.0] * 5], desk, before=before, rule=rule)
+    assert held(run) == 0.0
+    assert [intent["side"] for intent in log.of("intent")] == ["buy", "sell", "sell"]
+    assert log.of("decision")[-1]["weights"] == [0.0]
