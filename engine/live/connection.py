@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
@@ -20,9 +20,9 @@ from engine.credentials import Credentials
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, alpaca_timeframe
 from engine.errors import BrokerError
 from engine.live.inbox import Inbox
-from engine.live.rest import NOT_FOUND, TOO_MANY, UNAUTHORIZED, Line, NoAnswer, explained
+from engine.live.rest import FORBIDDEN, NOT_FOUND, TOO_MANY, UNAUTHORIZED, AccountLock, Line, NoAnswer, explained
 from engine.live.streams import BARS, TRADES, Streams
-from engine.trading.orders import QUANTITY_EPSILON
+from engine.live.verifier import Account, gaps
 
 # A clock that is off by more would put bars into the wrong minute.
 _CLOCK_SECONDS = 2.0
@@ -30,12 +30,15 @@ _CONNECT_SECONDS = 10.0
 _CENT = 0.01
 # Before a question is asked again that came on top of too many in this minute.
 _AGAIN_SECONDS = (1.0, 2.0, 4.0)
-_SILENT_SECONDS = 180.0
 _MOST_ORDERS = 500
+_LAST_MINUTES = timedelta(minutes=5)
+_BARS_ASKED = "bars"
 
 
 class Connection:
     """One account's clients and streams; a context manager that leaves no thread and no socket behind.
+
+    While it is entered, no other run on this machine can enter one of the same account.
 
     Attributes:
         inbox: what comes from the streams.
@@ -71,11 +74,16 @@ class Connection:
         self._streams = Streams(
             credentials,
             self.inbox,
-            symbols=tuple(sorted(config.data.symbols)) if streamed else (),
+            symbols=self.symbols if streamed else (),
             feed=self._feed,
-            silent_seconds=None if credentials.local else _SILENT_SECONDS,
         )
         self.account: Any = {}
+        self._lock = AccountLock(f"{credentials.trading_url or ''} {credentials.key}", credentials.masked)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that are traded."""
+        return tuple(sorted(self._config.data.symbols))
 
     # --- the first checks ------------------------------------------------------------------------------------------
 
@@ -84,7 +92,8 @@ class Connection:
 
         Raises:
             BrokerError: the keys are refused, the account is blocked or not empty, a symbol cannot be traded, fractions
-                are not allowed, the clock is off; one sentence that lists all that is wrong.
+                are not allowed, the clock is off, or the plan does not include the feed; one sentence that lists all
+                that is wrong.
         """
         self.account = self.asked("the account", self.trading.get_account)
         clock: Any = self.asked("the clock", self.trading.get_clock)
@@ -103,6 +112,8 @@ class Connection:
             ) from error
         if wrong:
             raise BrokerError(f"nothing was sent, because {len(wrong)} thing(s) are not right: " + "; ".join(wrong))
+        end = datetime.fromtimestamp(now, tz=UTC)
+        self.rows(end - _LAST_MINUTES, end)  # refused here, and not at the first minute that has to be fetched
         if clock.get("is_open"):
             return []
         return [f"the market is closed; the next session opens at {clock.get('next_open')}"]
@@ -142,7 +153,12 @@ class Connection:
         raise NoAnswer(f"the broker did not answer for {what}; try again later")
 
     def _refusal(self, what: str, status: int, message: str) -> BrokerError:
-        if status in (UNAUTHORIZED, 403):
+        if status == FORBIDDEN and what == _BARS_ASKED:
+            return BrokerError(
+                f"the broker refuses the bars of data.feed: {self._feed} ({status}: {message}); the account's plan "
+                "does not include it: set data.feed to iex, which every account may read, or subscribe to it"
+            )
+        if status in (UNAUTHORIZED, FORBIDDEN):
             return BrokerError(
                 f"the broker refuses the key {self._credentials.masked} ({status}: {message}); check "
                 "APCA_API_KEY_ID and APCA_API_SECRET_KEY, which must be of a paper account"
@@ -216,18 +232,37 @@ class Connection:
         Raises:
             NoAnswer, BrokerError: see ``asked``.
         """
-        account: Any = self.asked("the account", self.trading.get_account)
-        positions: Any = self.asked("positions", self.trading.get_all_positions)
-        theirs = {str(p["symbol"]): float(p["qty"]) for p in positions}
-        found = [
-            f"{symbol}: {held[symbol]:g} by our ledger, {theirs.get(symbol, 0.0):g} at the broker"
-            for symbol in sorted(held)
-            if abs(theirs.get(symbol, 0.0) - held[symbol]) > QUANTITY_EPSILON
-        ]
-        gained = float(account["cash"]) - float(self.account["cash"])
-        if min(abs(gained - cash), abs(gained - (cash - costs))) > _CENT:
-            found.append(f"cash has changed by {cash:.2f} by our ledger, by {gained:.2f} at the broker")
-        return found
+        found = gaps(self.holdings(), cash=cash, costs=costs, held=held, tolerance=_CENT)
+        return [gap.sentence for gap in found]
+
+    def holdings(self) -> Account:
+        """What the account has gained since the start, and what it holds, of all symbols.
+
+        Raises:
+            NoAnswer, BrokerError: see ``asked``.
+        """
+        account: Any = self.asked("the account", lambda: float(self._of_account("cash")))
+        held: Any = self.asked("positions", self._quantities)
+        return Account(account - float(self.account["cash"]), held)
+
+    def _of_account(self, name: str) -> Any:
+        account: Any = self.trading.get_account()
+        return account[name]
+
+    def _quantities(self) -> dict[str, float]:
+        positions: Any = self.trading.get_all_positions()
+        return {str(position["symbol"]): float(position["qty"]) for position in positions}
+
+    def is_open(self) -> bool:
+        """Whether the market is open by the broker's clock, which knows of closures that no calendar does.
+
+        Raises:
+            NoAnswer, BrokerError: see ``asked``.
+        """
+        clock: Any = self.asked("the clock", self.trading.get_clock)
+        if not isinstance(clock, dict) or not isinstance(clock.get("is_open"), bool):
+            raise NoAnswer("the broker's clock does not say whether the market is open; try again later")
+        return bool(clock["is_open"])
 
     # --- bars and streams ------------------------------------------------------------------------------------------
 
@@ -241,8 +276,13 @@ class Connection:
             feed=DataFeed(self._feed),
             adjustment=Adjustment(self._adjustment),
         )
-        found: Any = self.asked("bars", lambda: self._data.get_stock_bars(request))
-        return dict(found)
+
+        def rows() -> dict[str, list[dict[str, Any]]]:
+            answer: Any = self._data.get_stock_bars(request)
+            return {str(symbol): [dict(row) for row in found] for symbol, found in dict(answer).items()}
+
+        asked: dict[str, list[dict[str, Any]]] = self.asked(_BARS_ASKED, rows)
+        return asked
 
     def open(self) -> None:
         """Open the streams and wait until they are ready.
@@ -261,6 +301,10 @@ class Connection:
                 f"{f' ({said[-1]})' if said else ''}; check the network"
             )
 
+    def renew_bars(self) -> None:
+        """Have the market data stream's connection made anew."""
+        self._streams.renew(BARS)
+
     def states(self) -> tuple[str, str, int]:
         """Feed and broker in words, and how often a connection was made anew."""
         connected = self.inbox.connected
@@ -274,8 +318,10 @@ class Connection:
         self._line.close()
         self.trading._session.close()
         self._data._session.close()
+        self._lock.release()
 
     def __enter__(self) -> Connection:
+        self._lock.take()
         return self
 
     def __exit__(self, *error: object) -> None:

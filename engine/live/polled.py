@@ -12,11 +12,13 @@ from engine.data.timeframes import bar_ends, duration, in_session, is_intraday
 from engine.errors import DataError
 from engine.live.inbox import Inbox
 from engine.live.rest import NoAnswer
-from engine.live.sources import Arrived, Noted, Row, Rows, checked_row_of, moment, start_of
+from engine.live.sources import Arrived, Noted, Row, Rows, checked_row_of, known_until, moment, start_of
 
 _SLICE_SECONDS = 0.5
 # How long before its end Alpaca stamps a bar, at most.
 _REACH = {"1d": 26 * 3_600_000_000_000, "1w": 7 * 24 * 3_600_000_000_000}
+# How far the history may lag behind when it is asked at the start, at least.
+_LAG = 3_600_000_000_000
 _ASK_AGAIN, _ASK_AGAIN_AT_MOST = 2_000_000_000, 60_000_000_000
 
 
@@ -24,7 +26,8 @@ class PolledBars:
     """Bars from the history, one step for each moment at which some are complete.
 
     After a pause every bar that was missed is seen, in order; the newest one is decided on, if no other is due yet. A
-    symbol whose bar is late is waited for, and a bar that comes later still is noted.
+    symbol whose bar is late is waited for, and a bar that comes later still is noted. Bars that a symbol's history
+    lacked at the start, while another's had them, are seen.
 
     Args:
         seen: symbol -> end of its last bar that is known already, UTC ns. last: of the last one of all symbols.
@@ -60,8 +63,9 @@ class PolledBars:
         self._rows = rows
         self._seen = dict(seen)
         self._values: dict[str, Row] = {}
-        self._last = self._last_found = last
         self._reach = int(duration(timeframe).value) if is_intraday(timeframe) else _REACH[timeframe]
+        self._last = known_until(self._seen, last, max(self._reach, _LAG))
+        self._known = self._last_found = last
         self._now = now
         self._speed = speed
         self._next_end = next_end
@@ -108,14 +112,16 @@ class PolledBars:
             if end < newest:
                 yield self._release(end, found[end], decide=False)
         bars = found.get(newest, {})
-        if len(bars) < len(self._symbols) and now < newest + self._settle + self._grace:
+        missing = [s for s in self._symbols - bars.keys() if self._seen.get(s, 0) < newest]
+        if missing and now < newest + self._settle + self._grace:
             return  # the others may come yet
         if bars:
-            yield self._release(newest, bars, decide=self._now() < self._next_end(newest))
+            decide = newest > self._known and self._now() < self._next_end(newest)
+            yield self._release(newest, bars, decide=decide)
         self._last, self._ask_at = newest, 0
 
     def _release(self, end: int, bars: Mapping[str, Row], *, decide: bool) -> Arrived:
-        self._last = self._last_found = end
+        self._last, self._last_found = end, max(end, self._last_found)
         self._seen.update(dict.fromkeys(bars, end))
         self._values.update(bars)
         return Arrived(end, dict(sorted(bars.items())), decide, time.monotonic_ns())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
     Client = TypeVar("Client", bound=RESTClient)
 
-NOT_FOUND, UNAUTHORIZED, TOO_MANY = 404, 401, 429
+NOT_FOUND, UNAUTHORIZED, FORBIDDEN, TOO_MANY = 404, 401, 403, 429
 
 # The client's own time-outs count from byte to byte and leave out the search for the address; this one counts all.
 _SECONDS = 11.0
@@ -38,6 +43,55 @@ class NoAnswer(BrokerError):
 
 class Unanswered(requests.Timeout):
     """No answer in time, or none before the run was stopped. Whether the request took effect is not known."""
+
+
+class AccountLock:
+    """Held by one run on this machine for each account: two would take each other's orders for their own."""
+
+    def __init__(self, account: str, shown: str, *, folder: Path | None = None) -> None:
+        """``account``: endpoint and key; only a hash of it is written. ``shown``: the key as it may be shown."""
+        name = hashlib.sha256(account.encode()).hexdigest()[:24]
+        self._path = (folder or Path(tempfile.gettempdir())) / f"nextbar-{name}.lock"
+        self._shown = shown
+        self._file: int | None = None
+
+    def take(self) -> None:
+        """Take it.
+
+        Raises:
+            BrokerError: another run has it, or it cannot be made.
+        """
+        while self._file is None:
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                raise BrokerError(
+                    f"the lock of account {self._shown}, {self._path}, cannot be made ({error.strerror}); another "
+                    "user's run may have it: stop that, or use another paper account"
+                ) from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever had it may have removed the file in between: it must be the one that others find.
+                is_there = os.fstat(file).st_ino == self._path.stat().st_ino
+            except BlockingIOError as error:
+                os.close(file)
+                raise BrokerError(
+                    f"another run on this machine trades with account {self._shown} already; stop it, or use another "
+                    "paper account"
+                ) from error
+            except FileNotFoundError:
+                is_there = False
+            if is_there:
+                self._file = file
+            else:
+                os.close(file)
+
+    def release(self) -> None:
+        """Let go of it, if it is held."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
 
 
 class Line:

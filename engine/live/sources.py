@@ -159,6 +159,14 @@ def moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC)
 
 
+def known_until(seen: Mapping[str, int], last: int, lag: int) -> int:
+    """From which moment on, UTC ns, a symbol may lack bars that another one has: its history may have lagged behind.
+
+    ``seen``: symbol -> end of its last known bar. ``last``: of all of them. ``lag``: how far back is looked at most.
+    """
+    return max(min(last, *seen.values()) if seen else last, last - lag)
+
+
 def starts_seen(history: Mapping[str, pd.DataFrame], timeframe: str) -> dict[str, int]:
     """Symbol -> UTC ns with which Alpaca stamps its last known bar."""
     return {

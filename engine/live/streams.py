@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from functools import partial
 from typing import Any
@@ -55,6 +56,7 @@ class _Announced:
     stream_name = ""
     inbox: Inbox
     connections: WeakSet[Any]
+    _ws: Any
     _up = _was_up = False
     _refusals = 0
 
@@ -82,6 +84,12 @@ class _Announced:
             self.inbox.put_event(self.stream_name, "error", said[:200])
         else:
             self.inbox.fail(_refusal(self.stream_name, said[:200]))
+
+    async def hang_up(self) -> None:
+        """Close the socket, if it is open; the SDK notices, and connects anew."""
+        if self._up:
+            with contextlib.suppress(Exception):
+                await self._ws.close()
 
     async def close(self) -> None:
         """Close the connection, for a stop or before the next try."""
@@ -117,12 +125,24 @@ class UpdateStream(_Announced, TradingStream):
     async def _dispatch(self, msg: dict[str, Any]) -> None:
         stream, data = msg.get("stream"), msg.get("data")
         if stream == "trade_updates":
-            if isinstance(data, dict) and isinstance(data.get("order"), dict) and {"event"} <= data.keys():
+            if isinstance(data, dict) and _is_update(data):
                 self.inbox.put_update(data)
             else:
-                self.inbox.put_event(TRADES, "error", "a trade update without an order was left out")
+                self.inbox.put_event(TRADES, "error", "a trade update that cannot be read was left out")
         elif stream == "listening":
             self.announce()
+
+
+def _is_update(data: dict[str, Any]) -> bool:
+    """Whether it says of which order it tells what; what it leaves out, the order is asked for."""
+    order = data.get("order")
+    if not isinstance(order, dict) or not order.get("id") or not isinstance(data.get("event"), str):
+        return False
+    told = (data.get("qty"), data.get("price"), order.get("filled_qty"), order.get("filled_avg_price"))
+    try:
+        return all(math.isfinite(float(number)) for number in told if number is not None)
+    except (TypeError, ValueError):
+        return False
 
 
 def _refusal(stream: str, said: str) -> BrokerError:
@@ -146,12 +166,8 @@ class Streams:
         *,
         symbols: tuple[str, ...],
         feed: str,
-        silent_seconds: float | None,
     ) -> None:
-        """``symbols`` whose minute bars are wanted; none: no market data stream is opened.
-
-        ``silent_seconds``: how long bars may fail to come before the connection is taken for dead and made anew.
-        """
+        """``symbols`` whose minute bars are wanted; none: no market data stream is opened."""
         self._threads: list[_Thread] = []
         # A socket that answers no ping is dead; a big frame is no reason to close one; a mute peer holds up no stop.
         settings = {
@@ -170,7 +186,6 @@ class Streams:
                 *keys,
                 raw_data=True,
                 feed=DataFeed(feed),
-                data_timeout=silent_seconds,
                 url_override=credentials.data_stream(feed),
             )
             bars.subscribe_bars(_nothing, *symbols)
@@ -193,6 +208,12 @@ class Streams:
         """Open them; ``connected`` events say when they are ready."""
         self._threads = [_Thread(stream) for stream in self._streams]
 
+    def renew(self, name: str) -> None:
+        """Have a stream's connection made anew: it is open, and says nothing."""
+        for thread in self._threads:
+            if thread.stream_name == name:
+                thread.hang_up()
+
     def stop(self) -> None:
         """Close them and wait for their threads."""
         for thread in self._threads:
@@ -210,7 +231,21 @@ class _Thread(threading.Thread):
         self._stream = stream
         self._loop = asyncio.new_event_loop()
         self._left = asyncio.Event()
+        self._hanging_up: asyncio.Task[None] | None = None
         self.start()
+
+    @property
+    def stream_name(self) -> str:
+        """The stream's name."""
+        return str(self._stream.stream_name)
+
+    def hang_up(self) -> None:
+        """Close its socket, from another thread."""
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._begin_to_hang_up)
+
+    def _begin_to_hang_up(self) -> None:
+        self._hanging_up = self._loop.create_task(self._stream.hang_up())
 
     def leave(self) -> None:
         """Ask it to end."""

@@ -16,17 +16,19 @@ from engine.data.timeframes import next_bar_end
 from engine.live.connection import Connection
 from engine.live.control import Control
 from engine.live.inbox import Inbox
-from engine.live.minutes import StreamedMinutes
+from engine.live.minutes import Mute, StreamedMinutes
 from engine.live.polled import PolledBars
+from engine.live.rest import NoAnswer
 from engine.live.sources import Source
 
 _GRACE_SECONDS, _SHORTEST_GRACE_SECONDS = 3.0, 0.05
+# After the end of a longer bar: how long it is given to settle, and how long a symbol without one is waited for then.
 _SETTLE_SECONDS = {"1d": 60.0, "1w": 60.0}
 _INTRADAY_SETTLE_SECONDS = 5.0
-_POLL_GRACE_SECONDS = 60.0
 # A minute is decided on until the next one is over, and so much later by this machine's clock.
 _STALE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 60.0
+_CLOCK_SECONDS = 60.0
 
 
 def wall_clock_source(
@@ -40,7 +42,15 @@ def wall_clock_source(
     hours = SessionHours()
 
     def source(run: Any, journal: Any) -> Source:
-        watch = Watch(connection.inbox, run, hours, clock.now, speed=clock.speed)
+        watch = Watch(
+            connection.inbox,
+            run,
+            hours,
+            clock.now,
+            speed=clock.speed,
+            stale_seconds=config.risk.stale_seconds,
+            is_open=connection.is_open,
+        )
 
         def noted(kind: str, **fields: Any) -> None:
             journal.write(kind, **fields)
@@ -55,14 +65,18 @@ def wall_clock_source(
                 symbols=config.data.symbols,
                 rows=connection.rows,
                 last=last,
+                seen=seen,
                 now=clock.now,
                 grace_seconds=grace,
                 stale_seconds=60.0 + (grace + _STALE_SECONDS) * clock.speed,
                 in_session=hours.holds_minute,
                 noted=noted,
+                # An exchange on this machine loses nothing, and its time may run much faster.
+                mute=Mute(hours=hours.of, renew=connection.renew_bars) if control is None else None,
                 on_idle=watch.look,
                 settles=watch.settles,
             )
+        settling = _settling(timeframe, clock.speed)
         return PolledBars(
             connection.inbox,
             symbols=config.data.symbols,
@@ -73,8 +87,8 @@ def wall_clock_source(
             now=clock.now,
             speed=clock.speed,
             next_end=lambda after: next_bar_end(after, timeframe),
-            settle_seconds=_settling(timeframe, clock.speed),
-            grace_seconds=_POLL_GRACE_SECONDS,
+            settle_seconds=settling,
+            grace_seconds=settling,
             noted=noted,
             on_idle=watch.look,
             settles=watch.settles,
@@ -143,16 +157,29 @@ class Watch:
         now: Callable[[], int],
         *,
         speed: float = 1.0,
+        stale_seconds: float | None = None,
+        is_open: Callable[[], bool] = lambda: True,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """``now``: the market's time, UTC ns, which runs ``speed`` times as fast as this machine's."""
+        """Watch a run.
+
+        Args:
+            now: the market's time, UTC ns, which runs ``speed`` times as fast as this machine's.
+            stale_seconds: silence after which the run halts; None: never.
+            is_open: whether the market is open by the broker's clock, which is asked before a halt; may raise NoAnswer.
+        """
         self._inbox = inbox
         self._run = run
         self._hours = hours
         self._now = now
         self._speed = speed
+        self._stale_seconds = stale_seconds
+        self._is_open = is_open
         self._monotonic_ns = monotonic_ns
         self._asked = monotonic_ns()
+        # When the broker's clock was asked; and when it said, in a session of the calendar, that the market is closed.
+        self._clock_asked: int | None = None
+        self._closed: int | None = None
         self._settled = False
 
     def look(self, overdue: float | None = None) -> None:
@@ -166,9 +193,24 @@ class Watch:
             silent = (now - self._inbox.last_bar) / 1e9 if overdue is None else overdue / self._speed
             # Nobody expects a bar of the night.
             silent = min(silent, (moment - opened) / 1e9 / self._speed)
-            self._run.check_feed(silent_seconds=silent, is_open=True)
+            if self._closed is not None:
+                silent = min(silent, (now - self._closed) / 1e9)
+            self._run.check_feed(silent_seconds=silent, is_open=not self._is_closed(silent, now))
         if now - self._asked >= _CATCH_UP_SECONDS * 1e9:
             self.catch_up()
+
+    def _is_closed(self, silent: float, now: int) -> bool:
+        """Whether the broker says, before a halt, that the market is closed: nobody expects bars then."""
+        if self._stale_seconds is None or silent <= self._stale_seconds or self._run.halted:
+            return False
+        if self._clock_asked is None or now - self._clock_asked >= _CLOCK_SECONDS * 1e9:
+            self._clock_asked = now
+            try:
+                if not self._is_open():
+                    self._closed = now
+            except NoAnswer:
+                return False
+        return self._closed == self._clock_asked
 
     def catch_up(self) -> None:
         """Ask for the orders whose end was not heard of."""

@@ -34,7 +34,7 @@ END = "2024-01-02 10:01"
 class Running:
     """Streams against the sockets, as a context manager."""
 
-    def __init__(self, url: str, *, symbols: tuple[str, ...] = ("A",), silent_seconds: float | None = None) -> None:
+    def __init__(self, url: str, *, symbols: tuple[str, ...] = ("A",)) -> None:
         self.inbox = Inbox()
         credentials = Credentials(
             key=KEY,
@@ -43,7 +43,7 @@ class Running:
             data_url=url.replace("ws", "http"),
             trading_stream_url=f"{url}/stream",
         )
-        self.streams = Streams(credentials, self.inbox, symbols=symbols, feed="iex", silent_seconds=silent_seconds)
+        self.streams = Streams(credentials, self.inbox, symbols=symbols, feed="iex")
         for stream in self.streams._streams:
             stream._reconnect_min_backoff = stream._reconnect_max_backoff = 0.01
 
@@ -175,10 +175,28 @@ def test_a_fault_of_the_server_is_tried_again(message: str) -> None:
         assert message in [event.detail for event in running.inbox.take_events()]
 
 
-def test_a_feed_that_is_connected_and_mute_is_made_anew() -> None:
-    with FakeSockets() as sockets, Running(sockets.url, silent_seconds=0.2) as running:
-        running.until(lambda inbox: inbox.reconnects >= 2)
-        assert sockets.connections["/v2/iex"] >= 3
+def test_a_stream_is_made_anew_on_demand_and_the_other_one_is_left_alone() -> None:
+    with FakeSockets() as sockets, Running(sockets.url) as running:
+        running.connected()
+        for count in (1, 2):
+            running.streams.renew("bars")
+            running.until(lambda inbox, count=count: inbox.reconnects == count and len(inbox.connected) == 2)  # type: ignore[misc]
+        assert sockets.connections == {"/v2/iex": 3, "/stream": 1}
+        states = [(event.stream, event.state) for event in running.inbox.take_events()]
+        assert [state for name, state in states if name == "bars"] == ["connected", "lost"] * 2 + ["connected"]
+
+
+def test_the_sdk_makes_no_connection_anew_for_silence_alone() -> None:
+    with FakeSockets() as sockets, Running(sockets.url) as running:
+        (bars,) = (stream for stream in running.streams._streams if stream.stream_name == "bars")
+        assert bars._data_timeout is None
+
+
+def test_a_stream_that_is_not_connected_is_not_hung_up() -> None:
+    with mute_listener() as address, Running(f"ws://{address}") as running:
+        running.streams.renew("bars")
+        running.streams.renew("none of them")
+        assert not running.inbox.take_events()
 
 
 def test_frames_of_more_than_a_mebibyte_close_nothing() -> None:
@@ -193,6 +211,15 @@ def test_frames_of_more_than_a_mebibyte_close_nothing() -> None:
 
 
 def test_nonsense_is_left_out_and_what_follows_is_taken() -> None:
+    unreadable: list[object] = [
+        update({}, "new"),
+        update({"id": None}, "new"),
+        update({"id": "x"}, "fill", qty="many", price="1"),
+        update({"id": "x", "filled_qty": "nan"}, "fill"),
+        update({"id": "x", "filled_avg_price": []}, "fill"),
+        {"event": None, "order": {"id": "x"}},
+    ]
+
     def data(connection: ServerConnection) -> None:
         greet(connection)
         connection.send(b"\xc1 this is no msgpack")
@@ -204,13 +231,17 @@ def test_nonsense_is_left_out_and_what_follows_is_taken() -> None:
     def trades(connection: ServerConnection) -> None:
         listen(connection)
         connection.send(b"no JSON")
-        for data in (None, [], {}, {"event": "fill"}, {"order": {}}, {"event": "fill", "order": None}):
+        for data in (None, [], {}, {"event": "fill"}, {"order": {}}, {"event": "fill", "order": None}, *unreadable):
             told(connection, {"stream": "trade_updates", "data": data})
         told(connection, {"stream": "trade_updates", "data": update({"id": "x"}, "new")})
         stay(connection)
 
     with FakeSockets(data=[data], trades=[trades]) as sockets, Running(sockets.url) as running:
         running.until(lambda inbox: inbox.bars_received == 1 and inbox.updates_received == 1)
+        said = [event.detail for event in running.inbox.take_events() if event.state == "error"]
+        assert said == ["a trade update that cannot be read was left out"] * 12
+        (message,) = running.inbox.take_updates()
+        assert message.fields["event"] == "new"
 
 
 @pytest.mark.parametrize("moment", ["handshake", "welcome", "login", "subscription"])
