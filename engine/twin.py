@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,8 +42,9 @@ class TwinReport:
         difference: the first one in a sentence, or empty.
         steps: bars gone through. compared: kind -> entries that are the same.
         same_orders, same_fills: whether a backtest over the recorded bars gives the same orders, and the same fills.
-        fills: the recorded fills beside that backtest's, by order: ``matched`` fills, ``unmatched`` on either side, and
-            what the recorded ones cost beyond the modelled price: ``cost_bps_mean``, ``cost_bps_worst`` (None without).
+        fills: the recorded fills beside that backtest's, those of one decision, symbol and side together: how many such
+            are ``matched``, and ``unmatched_recorded`` or ``unmatched_modelled``; and what the matched ones cost beyond
+            the modelled price: ``cost_bps_mean``, ``cost_bps_worst`` (None without).
         remarks: one sentence each.
     """
 
@@ -131,24 +132,32 @@ def _orders_hash(orders: Sequence[Any]) -> str:
 
 
 def _beside(recorded: Sequence[Fill], modelled: Sequence[Fill]) -> dict[str, float | int | None]:
-    """Fills by order number: as long as decisions are the same, so are the numbers."""
-    model = {fill.order_id: fill for fill in modelled}
-    own: dict[int, list[Fill]] = {}
-    for fill in recorded:
-        own.setdefault(fill.order_id, []).append(fill)
-    costs = []
-    for number, fills in own.items():
-        other = model.get(number)
-        if other is not None and (other.symbol, other.side) == (fills[0].symbol, fills[0].side):
-            quantity = sum(fill.quantity for fill in fills)
-            price = sum(fill.quantity * fill.price for fill in fills) / quantity
-            costs.append(other.side * (price / other.price - 1.0) * 1e4)
+    """Fills by what was decided: one order that the broker turned down shifts the numbers of those after it."""
+    own, model = _mean_prices(recorded), _mean_prices(modelled)
+    costs = [key.side * (own[key] / model[key] - 1.0) * 1e4 for key in own if key in model]
     return {
         "matched": len(costs),
-        "unmatched_recorded": len(own) - len(costs),
-        "unmatched_modelled": len(model) - len(costs),
+        "unmatched_recorded": len(own.keys() - model.keys()),
+        "unmatched_modelled": len(model.keys() - own.keys()),
         "cost_bps_mean": float(np.mean(costs)) if costs else None,
         "cost_bps_worst": float(np.max(costs)) if costs else None,
+    }
+
+
+class _Decision(NamedTuple):
+    decided: int
+    symbol: str
+    side: int
+
+
+def _mean_prices(fills: Sequence[Fill]) -> dict[_Decision, float]:
+    """Decision -> price of its fills, weighted with their quantities."""
+    together: dict[_Decision, list[Fill]] = {}
+    for fill in fills:
+        together.setdefault(_Decision(fill.decided, fill.symbol, fill.side), []).append(fill)
+    return {
+        key: sum(fill.quantity * fill.price for fill in found) / sum(fill.quantity for fill in found)
+        for key, found in together.items()
     }
 
 
@@ -162,6 +171,8 @@ def _remarks(
         remarks.append(
             f"the run traded with the bundle {manifest['bundle']}, and {forecaster.bundle.path.name} is used"
         )
-    if not recorded.ended:
+    if recorded.ended == "failed":
+        remarks.append("the run failed: compared as far as its journal goes")
+    elif not recorded.ended:
         remarks.append("the run is going on, or was cut off: compared as far as its journal goes")
     return tuple(remarks)

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from engine.errors import NextbarError
 from engine.exchange.exchange import Client, Exchange
 from engine.exchange.faults import unauthorized
+from engine.exchange.loopback import refusal_of_pages
 from engine.exchange.rest import RateLimit, answer, router
 from engine.exchange.sockets import market_data, trade_updates
 
@@ -34,12 +35,16 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one connection to a socket."""
+        refusal = refusal_of_pages(scope["headers"])
         if scope["type"] == "websocket":
-            await self._socket(scope, receive, send)
+            if refusal is None:
+                await self._socket(scope, receive, send)
+            else:
+                await _turn_away(receive, send)
             return
         client = self._client(scope["headers"])
-        if client is None:
-            refusal = unauthorized()
+        if refusal is not None or client is None:
+            refusal = refusal or unauthorized()
             await answer(refusal.status, refusal.body)(scope, receive, send)
             return
         self.called_upon.set()
@@ -106,8 +111,13 @@ class Application:
         elif scope["path"] == "/stream":
             await trade_updates(self.exchange, receive, send, begin=self.called_upon.set)
         else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
+            await _turn_away(receive, send)
+
+
+async def _turn_away(receive: Receive, send: Send) -> None:
+    """Close a socket before it is one: the client is answered 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008})
 
 
 async def _send(send: Send, status: int, body: bytes) -> None:

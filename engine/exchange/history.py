@@ -15,6 +15,7 @@ from engine.exchange.wire import moment, nanoseconds
 MOST_BARS = 10_000
 _USUAL_BARS = 1_000
 _LATEST_TIME = 2**62
+_MOST_DIGITS = 9
 
 
 def bars_page(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def bars_page(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
     symbols = sorted(set(asked_symbols(query)))
     _check_timeframe(exchange, query.get("timeframe"))
     first, last = _time(query, "start", 0), _time(query, "end", _LATEST_TIME)
-    limit = _limit(query)
+    limit = count(query, "limit", _USUAL_BARS, MOST_BARS)
     descending = query.get("sort", "asc") == "desc"
     if query.get("sort", "asc") not in ("asc", "desc"):
         raise invalid(f"invalid sort: expected asc or desc, found {query['sort']!r}")
@@ -67,6 +68,14 @@ def asked_symbols(query: Mapping[str, str]) -> list[str]:
     return symbols
 
 
+def count(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
+    """A whole number from 1 to ``most`` in a query, ``usual`` where there is none; a Refusal for anything else."""
+    text = query.get(name) or str(usual)
+    if len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= most:
+        raise invalid(f"invalid {name}: expected 1 to {most}, found {text[:40]!r}")
+    return int(text)
+
+
 def _bar(exchange: Exchange, symbol: str, at: int) -> dict[str, Any]:
     """A bar by its start. ``n`` and ``vw`` must be there for alpaca-py, and are not in our data: 1 and the close."""
     series = exchange.market.series[symbol]
@@ -93,13 +102,6 @@ def _time(query: Mapping[str, str], name: str, otherwise: int) -> int:
         raise invalid(f"invalid {name}: expected RFC 3339 or a date, found {text!r}") from None
     # A date alone as an end means that whole day.
     return time + 86_399_999_999_999 if name == "end" and len(text) == 10 else time
-
-
-def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit") or str(_USUAL_BARS)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST_BARS:
-        raise invalid(f"invalid limit: expected 1 to {MOST_BARS}, found {text!r}")
-    return int(text)
 
 
 def _token(symbol: str, at: int) -> str:

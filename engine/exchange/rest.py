@@ -18,7 +18,7 @@ from engine.exchange import statements
 from engine.exchange.account import Account
 from engine.exchange.exchange import Client, Exchange
 from engine.exchange.faults import Refusal, invalid, not_found
-from engine.exchange.history import asked_symbols, bars_page, latest_bars
+from engine.exchange.history import asked_symbols, bars_page, count, latest_bars
 from engine.exchange.hours import FIRST, LAST, sessions_between
 from engine.exchange.listed import Listed
 from engine.exchange.wire import asset_id, nanoseconds, new_york_moment
@@ -156,7 +156,7 @@ def _get_orders(asked: Asked) -> tuple[int, Any]:
     ]
     if direction == "desc":
         chosen.reverse()
-    limit = _count(query, "limit", _USUAL_ORDERS, _MOST_ORDERS)
+    limit = count(query, "limit", _USUAL_ORDERS, _MOST_ORDERS)
     return 200, [order.to_json(nested=nested) for order in chosen[:limit]]
 
 
@@ -281,13 +281,6 @@ def _day(query: Mapping[str, str], name: str, otherwise: date) -> date:
         return date.fromisoformat(text[:10])
     except ValueError:
         raise invalid(f"invalid {name}: expected a date such as 2024-01-31, found {text!r}") from None
-
-
-def _count(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
-    text = query.get(name) or str(usual)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
-        raise invalid(f"invalid {name}: expected 1 to {most}, found {text!r}")
-    return int(text)
 
 
 _METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")

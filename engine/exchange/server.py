@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
@@ -22,6 +21,7 @@ from engine.errors import BrokerError, ConfigError
 from engine.exchange.account import AccountSpec
 from engine.exchange.application import Application
 from engine.exchange.exchange import Exchange
+from engine.exchange.loopback import is_loopback
 from engine.exchange.market import Market
 from engine.exchange.pace import walk
 from engine.exchange.state import ActionLog
@@ -73,7 +73,7 @@ class ExchangeServer:
             ConfigError: another host than this machine, or a speed or limit that is no positive number.
             DataError: bars that an Alpaca-like exchange cannot carry.
         """
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise ConfigError(f"the exchange serves this machine only: expected a loopback host, found {host!r}")
         if speed is not None and not speed > 0.0:
             raise ConfigError(f"speed: expected a positive number, found {speed}")
@@ -265,15 +265,6 @@ def _report_failure(walker: asyncio.Future[None]) -> None:
     """A clock that breaks must not stand still in silence."""
     if not walker.cancelled() and (error := walker.exception()) is not None:
         _log.error("the exchange's clock has stopped: %s", error)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _loop_factory() -> Any:

@@ -7,13 +7,14 @@ is named. This is also how a run that was cut off is brought back to where it wa
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from engine.errors import DataError, NextbarError
+from engine.errors import DataError, NextbarError, StrategyError
 from engine.live.desk import Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
@@ -22,7 +23,12 @@ from engine.live.sources import Arrived
 from engine.trading.orders import Order, OrderStatus
 
 # What the run makes anew; the rest of the journal is what came from outside.
-MADE = ("forecast", "intent", "withdrawal", "ack", "turned_down", "fill", "interest", "ended", "decision")
+MADE = (
+    "bundles", "forecast", "intent", "withdrawal", "ack", "turned_down", "fill", "interest", "ended", "decision",
+    "halt",
+)  # fmt: skip
+# How the reason of a halt on the wall clock begins. Nothing in the journal leads to it: it happens when it happened.
+_WALL_CLOCK = "risk.stale_seconds"
 # Of the machine and the moment, not of the run.
 _VOLATILE = frozenset({"decide_ms", "send_ms", "received", "at"})
 _ORDER = ("features", "lines")
@@ -33,7 +39,7 @@ class Difference:
     """The first thing that is not as it was.
 
     Attributes:
-        entry: number of the journal's entry. time: end of the bar that was worked on, UTC ns.
+        entry: number of the journal's entry. time: end of the bar that was worked on, UTC ns; 0 before the first.
         what: in words, such as ``feature 3 of AAPL``. recorded, found: the two values.
     """
 
@@ -45,11 +51,10 @@ class Difference:
 
     def sentence(self) -> str:
         """The difference in one sentence."""
-        when = pd.Timestamp(self.time, tz="UTC")
-        return (
-            f"at the bar that ends {when:%Y-%m-%d %H:%M} UTC (entry {self.entry}): {self.what} was {self.recorded!r}, "
-            f"and is {self.found!r} now"
-        )
+        when = "before the first bar"
+        if self.time:
+            when = f"at the bar that ends {pd.Timestamp(self.time, tz='UTC'):%Y-%m-%d %H:%M} UTC"
+        return f"{when} (entry {self.entry}): {self.what} was {self.recorded!r}, and is {self.found!r} now"
 
 
 class _Differs(NextbarError):
@@ -58,9 +63,13 @@ class _Differs(NextbarError):
 
 @dataclass
 class _Step:
-    entry: int
+    """Bars, or none where the broker's news were booked between them; and what came from outside until the next step.
+
+    ``taken`` are its updates, by the times at which the run asked for them.
+    """
+
     arrived: Arrived
-    updates: list[UpdateMessage] = field(default_factory=list)
+    taken: deque[list[UpdateMessage]] = field(default_factory=lambda: deque([[]]))
     outside: list[Entry] = field(default_factory=list)
 
 
@@ -70,6 +79,7 @@ class Retrace:
     Attributes:
         difference: the first one, or None.
         compared: kind -> entries that were found the same.
+        steps: bars gone through.
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -82,8 +92,12 @@ class Retrace:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DataError(f"the journal's entry {entry.number} ({entry.kind}) is damaged: {error!r}") from error
         self._expected = iter([entry for entry in entries if entry.kind in MADE])
-        self._ended = any(entry.kind == "end" for entry in entries)
+        # A run that failed did so in the middle of something: its journal is as good as cut off there.
+        self._ended = any(entry.kind == "end" and entry.body.get("how") != "failed" for entry in entries)
         self._present: _Step | None = None
+        # With the last news a run ends by itself, after the strategy's stop().
+        closes = self._ended and bool(self._steps) and not self._steps[-1].arrived.bars
+        self._closing = self._steps[-1] if closes else None
         self.difference: Difference | None = None
         self.compared: dict[str, int] = {}
         self.steps = 0
@@ -92,14 +106,18 @@ class Retrace:
         body = entry.body
         if entry.kind == "bars":
             bars = {symbol: tuple(row) for symbol, row in body["bars"].items()}
-            self._steps.append(_Step(entry.number, Arrived(body["time"], bars, body["decide"], 0)))
+            self._steps.append(_Step(Arrived(body["time"], bars, body["decide"], 0)))
+        elif entry.kind == "settled":
+            self._steps.append(_Step(Arrived(body["time"], {}, False, 0)))
+        elif entry.kind == "taken" and self._steps:
+            self._steps[-1].taken.append([])
         elif entry.kind == "update" and self._steps:
-            self._steps[-1].updates.append(_update(body))
+            self._steps[-1].taken[-1].append(_update(body))
         elif entry.kind in ("ack", "turned_down"):
             self._answers[body["order"]] = entry
         elif entry.kind == "intent" and body["status"] == OrderStatus.REFUSED.value:
             self._refusals[body["order"]] = body["reason"]
-        elif entry.kind in ("pause", "halt") and self._steps:
+        elif self._steps and (entry.kind == "pause" or _on_the_wall_clock(entry)):
             self._steps[-1].outside.append(entry)
 
     def run(self, plan: Plan) -> None:
@@ -113,6 +131,10 @@ class Retrace:
                 self._note(left, f"the {left.kind}", left.body, "nothing")
         except _Differs:
             return
+        except StrategyError:
+            # What made the run fail makes it fail again; its journal ends there.
+            if self._ended or next(self._expected, None) is not None:
+                raise
 
     class _Source:
         def __init__(self, retrace: Retrace) -> None:
@@ -122,7 +144,9 @@ class Retrace:
             retrace = self._retrace
             for step in retrace._steps:
                 retrace._present = step
-                retrace.steps += 1
+                if step is retrace._closing:
+                    return
+                retrace.steps += bool(step.arrived.bars)
                 yield step.arrived
                 for entry in step.outside:
                     retrace._from_outside(entry)
@@ -154,11 +178,8 @@ class Retrace:
         """What came of it is among the updates."""
 
     def take_updates(self) -> list[UpdateMessage]:
-        """The updates that were taken at this step."""
-        if self._present is None:
-            return []
-        taken, self._present.updates = self._present.updates, []
-        return taken
+        """The updates that were taken at this time of this step."""
+        return self._present.taken.popleft() if self._present is not None and self._present.taken else []
 
     # --- as a log: what is written must be what was written --------------------------------------------------------
 
@@ -208,8 +229,12 @@ def _first(recorded: Any, found: Any) -> tuple[str, Any, Any]:
     return "", recorded, found
 
 
+def _on_the_wall_clock(entry: Entry) -> bool:
+    return entry.kind == "halt" and str(entry.body["reason"]).startswith(_WALL_CLOCK)
+
+
 def _short(body: Mapping[str, Any]) -> str:
-    shown = {key: body[key] for key in ("order", "symbol", "side", "quantity", "time") if key in body}
+    shown = {key: body[key] for key in ("order", "symbol", "side", "quantity", "time", "reason") if body.get(key)}
     return json.dumps(shown or body)[:200]
 
 
@@ -228,6 +253,7 @@ def _update(body: Mapping[str, Any]) -> UpdateMessage:
                 "symbol": body["symbol"],
                 "filled_qty": body["filled_quantity"],
                 "filled_avg_price": body["average_price"],
+                "replaced_by": body.get("replaced_by"),
             },
         },
         body["received"],

@@ -193,7 +193,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(monkeypatch:
             deaf.settimeout(5.0)
             deaf.connect((host, int(port)))
             deaf.sendall(
-                b"GET /v2/iex HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /v2/iex HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             received = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,7 +17,7 @@ import pytest
 
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
-from engine.errors import DataError
+from engine.errors import DataError, StrategyError
 from engine.live.journal import Entry, Journal
 from engine.live.recorded import read_recorded
 from engine.live.retrace import Retrace
@@ -54,10 +55,14 @@ def prices() -> list[float]:
 
 
 class Market:
-    """A source and a desk that fills at each bar's open."""
+    """A source and a desk that fills at each bar's open.
 
-    def __init__(self, desk: MemoryDesk) -> None:
+    ``between`` is called with a bar's number after it, and may give a step without bars.
+    """
+
+    def __init__(self, desk: MemoryDesk, between: Callable[[int], Iterator[Arrived]] = lambda number: iter(())) -> None:
         self.desk = desk
+        self.between = between
 
     def __iter__(self) -> Iterator[Arrived]:
         before = 100.0
@@ -71,6 +76,7 @@ class Market:
             row = (before, max(before, close), min(before, close), close, 1000.0)
             time = utc(f"{DAY} 10:00") + number * 60_000_000_000
             yield Arrived(time, {"A": row}, number != 20, 0)
+            yield from self.between(number)
             before = close
 
 
@@ -96,6 +102,26 @@ def run_into(path: Path) -> LiveRun:
     journal.write("end", how="completed", why="")
     journal.close()
     return run
+
+
+Between = Callable[[LiveRun, MemoryDesk, int], Iterator[Arrived]]
+
+
+def record(path: Path, planned: Plan, between: Between = lambda run, desk, number: iter(())) -> list[Entry]:
+    """The journal of a run."""
+    journal = Journal.create(path, {"id": "x"})
+    desk = MemoryDesk()
+    market = Market(desk, lambda number: between(run, desk, number))
+    run = LiveRun(planned, source=market, desk=desk, log=journal)
+    how = "completed"
+    try:
+        run.run()
+    except StrategyError:
+        how = "failed"
+    journal.write("end", how=how, why="")
+    entries = list(journal.entries())
+    journal.close()
+    return entries
 
 
 @cache
@@ -255,6 +281,155 @@ def test_a_damaged_entry_is_one_sentence(entries: list[Entry]) -> None:
     del entries[find(entries, "update")].body["broker_id"]
     with pytest.raises(DataError, match=r"entry \d+ \(update\) is damaged"):
         Retrace(entries)
+
+
+def test_a_run_that_failed_is_cut_off_where_it_failed(entries: list[Entry]) -> None:
+    cut = entries[: find(entries, "intent", -1) + 1]
+    for how, same in (("failed", True), ("completed", False)):
+        ended = [*cut, Entry(cut[-1].number + 1, 0, "end", {"how": how, "why": ""})]
+        assert (retraced(ended).difference is None) is same
+
+
+class Raises(Switches):
+    def next(self) -> None:
+        super().next()
+        if len(self) == 25:
+            raise ValueError("no more")
+
+
+def test_a_strategy_that_raised_raises_again_where_its_journal_ends(tmp_path: Path, entries: list[Entry]) -> None:
+    planned = dataclasses.replace(plan(), strategy=Raises)
+    failed = record(tmp_path / "journal.sqlite", planned)
+    retrace = Retrace(failed)
+    retrace.run(planned)
+    assert retrace.difference is None
+    assert BARS > retrace.compared["decision"] == sum(entry.kind == "decision" for entry in failed) > 10
+    with pytest.raises(StrategyError):  # it did not the first time
+        Retrace(entries).run(planned)
+
+
+def test_other_bundles_are_named_before_the_first_bar(entries: list[Entry]) -> None:
+    entries[find(entries, "bundles", 0)].body["names"] = ["yesterdays"]
+    difference = retraced(entries).difference
+    assert difference is not None
+    assert difference.sentence().startswith("before the first bar (entry 2): bundles: names was ['yesterdays']")
+
+
+# --- halts, pauses and news between bars ---------------------------------------------------------------------------
+
+DRAWDOWN = RiskConfig(max_drawdown_halt=0.00005)
+
+
+def _rewritten(entries: list[Entry], at: int) -> None:
+    entries[at].body["reason"] = "risk.max_drawdown_halt: another"
+
+
+def _on_the_wall_clock(entries: list[Entry], at: int) -> None:
+    entries[at].body["reason"] = STALE
+
+
+def _deleted(entries: list[Entry], at: int) -> None:
+    del entries[at]
+
+
+@pytest.mark.parametrize(
+    ("plant", "what"),
+    [
+        (_rewritten, "halt: reason was 'risk.max_drawdown_halt: another'"),
+        (_on_the_wall_clock, "halt: reason was 'risk.stale_seconds"),
+        (_deleted, "and is 'halt {"),
+    ],
+)
+def test_a_halt_by_the_bars_is_compared(tmp_path: Path, plant: Callable[[list[Entry], int], None], what: str) -> None:
+    planned = dataclasses.replace(plan(), risk=DRAWDOWN)
+    entries = record(tmp_path / "journal.sqlite", planned)
+    retrace = Retrace(entries)
+    retrace.run(planned)
+    assert (retrace.difference, retrace.compared["halt"]) == (None, 1)
+    plant(entries, find(entries, "halt", 0))
+    retrace = Retrace(entries)
+    retrace.run(planned)
+    assert retrace.difference is not None
+    assert what in retrace.difference.sentence()
+
+
+STALE = "risk.stale_seconds: no bar for 90 seconds, the limit is 60"
+PAUSE = "the account differs from our ledger: 3 A"
+
+
+def _outside(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
+    """What a clock on the wall and a look at the account do between two bars."""
+    if number == 12:
+        run.pause(PAUSE)
+    elif number == 18:
+        run.pause("")
+    elif number > 24 and run.venue.ledger.quantity("A") and not run.halted:
+        run.halt(STALE)
+    yield from ()
+
+
+def test_pauses_and_halts_on_the_wall_clock_happen_again_when_they_happened(tmp_path: Path) -> None:
+    entries = record(tmp_path / "journal.sqlite", plan(), _outside)
+    assert any(entry.kind == "intent" and entry.body["reason"] == PAUSE for entry in entries)
+    halt = find(entries, "halt", 0)
+    assert entries[halt - 1].kind == "ack"  # the position was closed
+    retrace = retraced(entries)
+    assert (retrace.difference, retrace.compared["halt"]) == (None, 1)
+    _deleted(entries, halt)
+    assert retraced(entries).difference is not None
+
+
+def _news(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
+    """Between two bars the market orders are filled."""
+    if number % 3 == 0:
+        for order, _, _ in desk.sent:
+            if order.alive and order.type == "market":
+                desk.tell(f"r{order.id}", "fill", order.quantity, 100.0)
+        desk.sent = []
+        yield Arrived(utc(f"{DAY} 10:00") + number * 60_000_000_000 + 1_000_000, {}, False, 0)
+
+
+@pytest.mark.parametrize("kind", ["settled", "bars"])
+def test_news_between_bars_are_a_step_without_bars(tmp_path: Path, kind: str) -> None:
+    entries = record(tmp_path / "journal.sqlite", plan(), _news)
+    steps = {"settled": {}, "bars": {"bars": {}, "decide": False}}
+    between = [p for p, e in enumerate(entries) if e.kind == "settled" or (e.kind == "bars" and not e.body["bars"])]
+    assert len(between) >= BARS // 3
+    for position in between:
+        time = entries[position].body["time"]
+        entries[position] = entries[position]._replace(kind=kind, body={"time": time, **steps[kind]})
+    retrace = retraced(entries)
+    assert (retrace.difference, retrace.steps) == (None, BARS)
+    assert retrace.compared["fill"] == sum(entry.kind == "fill" for entry in entries) > 5
+    entries[find(entries, "fill", 3)].body["price"] += 1.0
+    assert retraced(entries).difference is not None
+
+
+class Leaves(bt.Strategy):
+    """Asks for something more when everything is over."""
+
+    def next(self) -> None:
+        self.buy(size=2)
+
+    def stop(self) -> None:
+        self.sell(size=1)
+
+
+def test_the_last_news_come_after_what_the_strategy_asked_for_at_its_stop(tmp_path: Path) -> None:
+    def news(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
+        if number == BARS - 1:
+            for order, _, _ in desk.sent:
+                if order.alive:
+                    desk.tell(f"r{order.id}", "fill", order.quantity, 100.0)
+        yield from ()
+
+    planned = dataclasses.replace(plan(), strategy=Leaves)
+    entries = record(tmp_path / "journal.sqlite", planned, news)
+    retrace = Retrace(entries)
+    retrace.run(planned)
+    assert retrace.difference is None
+    assert retrace.compared["fill"] == sum(entry.kind == "fill" for entry in entries)
+    assert find(entries, "fill", -1) > find(entries, "intent", -1)  # the stop's order was asked for before
 
 
 # --- the records ---------------------------------------------------------------------------------------------------
