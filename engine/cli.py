@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -53,10 +54,9 @@ def command(use: Callable[..., int | None]) -> Callable[..., None]:
         as_json = kwargs.get("as_json", False)
         try:
             code = use(*args, **kwargs) or 0
-        except KeyboardInterrupt:
-            code = _fail(
-                "interrupted; nothing half-written was left, and earlier runs are untouched", INTERRUPTED, as_json
-            )
+        except KeyboardInterrupt as error:
+            untouched = "interrupted; nothing half-written was left, and earlier runs are untouched"
+            code = _fail(str(error) or untouched, INTERRUPTED, as_json)
         except NextbarError as error:
             _trace(debug)
             code = _fail(str(error), error.exit_code, as_json)
@@ -127,7 +127,7 @@ def backtest(
     from engine.errors import RiskHalt
 
     resolved = load_config(config, overrides or ())
-    with terminal.progress("backtest") as on_progress, redirect_stdout(sys.stderr):
+    with terminal.progress("backtest") as on_progress, terminal.stdout_kept():
         report = backtest(resolved, now=datetime.now(UTC), span=terminal.span_name(span), on_progress=on_progress)
     for remark in report.remarks:
         terminal.warn(remark)
@@ -164,7 +164,7 @@ def paper(
 
     resolved = load_config(config, overrides or ())
     pace = terminal.pace_seconds(speed, resolved.data.timeframe, replay=replay)
-    with watching() as on_status, redirect_stdout(sys.stderr):
+    with watching() as on_status, terminal.stdout_kept():
         report = paper(
             resolved,
             now=datetime.now(UTC),
@@ -208,7 +208,7 @@ def exchange(
     config: Config,
     *,
     overrides: Overrides = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 for any free one.")] = 8181,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for any free one.")] = 8181,
     speed: Annotated[
         str, typer.Option(metavar="SPEED", help="1x (real time), 60x, max, or lock-step (moved by its client).")
     ] = "60x",
@@ -234,7 +234,7 @@ def exchange(
 
 @command
 def report(run: RunName, *, as_json: AsJson = False) -> None:
-    """Write the report of a finished run anew from its folder."""
+    """Write the report of a run anew from its folder; of a paper run, also while it goes on."""
     from engine import terminal
     from engine.reporting import rewrite_report
 
@@ -298,10 +298,25 @@ def _fail(sentence: str, code: int, as_json: bool) -> int:
 
 def main() -> None:
     """Entry point of the ``nextbar`` script."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
+        # Also where it came in the middle of an import, which then fails with an error of its own.
         sys.exit(INTERRUPTED)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Ends the process as Ctrl-C would."""
+    raise KeyboardInterrupt
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 if __name__ == "__main__":

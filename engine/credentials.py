@@ -74,8 +74,8 @@ def load_credentials(environment: Mapping[str, str] | None = None, *, folder: Pa
         missing = " and ".join(name for name, value in ((KEY, key), (SECRET, secret)) if not value)
         raise BrokerError(
             f"{missing}: missing; set {KEY} and {SECRET} in the environment or in a {DOTENV} file, to the key of a "
-            "paper account (on Alpaca's page, switch to Paper Trading and generate an API key); nextbar paper --replay "
-            "with sample data needs none"
+            "paper account (on Alpaca's page, switch to Paper Trading and generate an API key); without keys, "
+            "nextbar paper --replay trades data of other sources than alpaca"
         )
     for name, value in ((KEY, key), (SECRET, secret)):
         if not (value.isascii() and value.isprintable()) or " " in value:
@@ -126,6 +126,10 @@ def _exchange(endpoint: str) -> str | None:
         host, port = parts.hostname or "", parts.port
         found = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
         # Only a scheme, a host, a port and a path: no user, query or fragment, and none of what urlsplit skips.
+        if not parts.scheme or not host:
+            found = "what does not begin with http:// or https://"
+        elif "@" in endpoint:
+            found = "a user name in it"
         plain = endpoint.isprintable() and "@" not in endpoint and not parts.query and not parts.fragment
         if plain and parts.path in _PATHS:
             if (parts.scheme, host) == ("https", _PAPER) and port in (None, 443):

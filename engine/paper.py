@@ -22,7 +22,7 @@ from engine.live.journal import FILE, Journal
 from engine.live.rest import NoAnswer
 from engine.live.run import REPLAY, LiveRun, Plan
 from engine.live.status import Status
-from engine.paper_record import record_paper
+from engine.paper_record import left_behind, read_paper, record_paper
 from engine.paper_stage import Stage, alpaca_stage, replay_stage
 from engine.preparation import Prepared, prepare
 from engine.report.recording import portable, trial_of
@@ -85,8 +85,8 @@ def paper(
             stage = stack.enter_context(replay_stage(prepared, pace_seconds))
         else:
             stage = stack.enter_context(alpaca_stage(prepared, now))
-        for remark in stage.remarks:
-            on_remark(remark)
+        for note in stage.notes:
+            on_remark(note)
         return _trade(prepared, stage, root=root, now=now, on_status=on_status)
 
 
@@ -120,7 +120,9 @@ def _trade(prepared: Prepared, stage: Stage, *, root: Path, now: datetime, on_st
         with suppress(NextbarError):
             _end(journal, _FAILED, f"{type(error).__name__}: {error}")
             _finished(folder, prepared, _FAILED)
-        raise
+        if stage.mode == "replay" or not isinstance(error, NextbarError | KeyboardInterrupt):
+            raise
+        raise type(error)(f"{str(error) or 'interrupted'}; what was done is in {folder}{_left(folder)}") from error
     _end(journal, how, "")
     try:
         run = _finished(folder, prepared, how)
@@ -265,6 +267,16 @@ def _end(journal: Journal, how: str, why: str) -> None:
         journal.write("end", how=how, why=why)
     finally:
         journal.close()
+
+
+def _left(folder: Path) -> str:
+    """What stays at the broker after a failure, as the end of a sentence."""
+    try:
+        _, _, recorded = read_paper(folder)
+    except NextbarError:
+        return ", and the account is as the broker shows it"
+    left = left_behind(recorded)
+    return f", and {left}" if left else ""
 
 
 def _finished(folder: Path, prepared: Prepared, how: str) -> Run | None:

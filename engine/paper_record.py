@@ -14,6 +14,7 @@ from engine.config import RunConfig, load_config
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
 from engine.data.sources import load_benchmark
+from engine.errors import DataError
 from engine.live.journal import FILE, Journal
 from engine.live.recorded import Recorded, read_recorded
 from engine.preparation import buy_and_hold
@@ -40,6 +41,9 @@ def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
         ConfigError: the folder's run file is damaged.
     """
     manifest = load_manifest(folder)
+    missing = sorted({*_KEPT, "period", "timeframe", "adjustment", "source", "hashes"} - manifest.keys())
+    if missing:
+        raise DataError(f"{folder / 'manifest.json'}: expected that of a paper run, and {', '.join(missing)} missing")
     config = load_config(folder / "config.yaml")
     journal = Journal.read_only(folder / FILE, identity=manifest["journal"])
     try:
@@ -96,7 +100,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
             *manifest["preparation"],
             *absent,
             *observations(bars, simulation, held, benchmark),
-            *_ending(recorded),
+            *_ending(recorded, replayed=replayed),
         ],
         more={
             **{key: manifest[key] for key in _KEPT},
@@ -170,16 +174,39 @@ def _period(manifest: dict[str, Any], bars: Bars, start: pd.Timestamp) -> tuple[
     return first.date(), end.date()
 
 
-def _ending(recorded: Recorded) -> list[str]:
-    still = [order for order in recorded.orders if order.alive]
+def left_behind(recorded: Recorded) -> str:
+    """What stays at the broker when a run ends, in one sentence; empty where nothing does."""
+    held = [
+        f"{position.quantity:g} {symbol}"
+        for symbol, position in sorted(recorded.ledger.positions.items())
+        if position.quantity
+    ]
+    waiting = [order for order in recorded.orders if order.alive]
+    left = [
+        *([f"holds {', '.join(held)}"] if held else []),
+        *([f"has {_counted(len(waiting), 'open order')}"] if waiting else []),
+    ]
+    if not left:
+        return ""
+    return f"the account still {' and '.join(left)}; the next run wants it flat in these symbols: close them first"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _ending(recorded: Recorded, *, replayed: bool) -> list[str]:
+    left = "" if replayed or not recorded.ended else left_behind(recorded)
+    undecided = sum(1 for _, decide, _ in recorded.steps if not decide)
     late = recorded.counts.get("late", 0)
     revised = recorded.counts.get("revision", 0)
     return [
         *([f"the run is going on, or was cut off, after {len(recorded.steps)} bars"] if not recorded.ended else []),
         *(f"when the account was last compared with our ledger: {sentence}" for sentence in recorded.differences),
-        *([f"{late} bars came too late to be decided on"] if late else []),
-        *([f"{revised} bars were revised after they had been decided on"] if revised else []),
-        *([f"{len(still)} orders were still open at the end"] if still and recorded.ended == "stopped" else []),
+        *([f"{_counted(undecided, 'step')} came late or were caught up with, and not decided on"] if undecided else []),
+        *([f"{_counted(late, 'bar')} came after the others of their minute"] if late else []),
+        *([f"{_counted(revised, 'bar')} had been decided on before they were revised"] if revised else []),
+        *([left] if left else []),
     ]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.credentials import Credentials, find_credentials
-from engine.data.alpaca import fetch_bars
+from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, fetch_bars
 from engine.data.bars import Bars
 from engine.errors import DataError
 from engine.exchange.account import AccountSpec
@@ -40,7 +40,8 @@ class Stage:
         history: bars before the first decision. source: gives the steps, once told whom to notify.
         real_time: whether it passes by the clock on the wall, and that clock's limits apply.
         check: refuses forecasters that have seen the bars which are traded.
-        remarks: one sentence each.
+        notes: what a user should know before the first bar, one sentence each.
+        remarks: what belongs on the report, one sentence each.
     """
 
     mode: str
@@ -50,6 +51,7 @@ class Stage:
     source: Callable[[LiveRun, Journal], Source]
     real_time: bool
     check: Callable[[Sequence[Any]], None]
+    notes: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
@@ -88,6 +90,7 @@ def replay_stage(prepared: Prepared, pace_seconds: float) -> Iterator[Stage]:
                     source=_lock_step(control, connection, config, history, start, pace_seconds),
                     real_time=False,
                     check=partial(_unseen, period=period),
+                    notes=tuple(absences(absent, period)),
                     remarks=tuple(absences(absent, period)),
                 )
             finally:
@@ -100,7 +103,7 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
     config = prepared.config
     credentials = find_credentials(config.folder)
     with Connection(credentials, config, streamed=_streamed(config)) as connection:
-        remarks = connection.check()
+        notes = connection.check()
         control = Control(credentials) if credentials.local else None
         try:
             status = control.status() if control is not None else {}
@@ -119,7 +122,8 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
                 source=source,
                 real_time=not lock_step,
                 check=partial(_unseen, period=(moment.date(), moment.date())),
-                remarks=tuple(remarks),
+                notes=tuple(notes),
+                remarks=(),
             )
         finally:
             if control is not None:
@@ -140,7 +144,10 @@ def _warmup(prepared: Prepared, credentials: Credentials, config: RunConfig, *, 
     frames = {symbol: prepared.bars.frames[symbol].iloc[:0] for symbol in config.data.symbols}
     if prepared.warmup:
         data = config.data
-        options: dict[str, Any] = {"feed": data.feed or "iex", "adjustment": data.adjustment or "all"}
+        options: dict[str, Any] = {
+            "feed": data.feed or DEFAULT_FEED,
+            "adjustment": data.adjustment or DEFAULT_ADJUSTMENT,
+        }
         frames = fetch_bars(
             credentials,
             sorted(data.symbols),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -156,6 +157,24 @@ def span_name(name: str) -> SpanName:
 
 
 @contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Whatever a strategy prints, or a program that it starts, goes to stderr: stdout is for the one object."""
+    sys.stdout.flush()
+    with redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+        except OSError:  # there is no stdout
+            yield
+            return
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+@contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on a terminal, and nothing anywhere else."""
     if not is_interactive():
@@ -206,7 +225,7 @@ def print_comparison(comparison: Comparison) -> None:
     from engine.report.catalogue import metric
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     count = len(comparison.labels)
     for label, unlike in zip(comparison.labels, comparison.unlike, strict=True):
         table.add_column("\n".join([label, *unlike]), justify="right")

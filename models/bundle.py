@@ -150,7 +150,8 @@ def find_bundle(config: RunConfig, root: Path = Path("bundles")) -> Path:
         found = [path for path in (config.resolve(named), root.parent / named) if path.is_dir()]
         if not found:
             raise BundleError(
-                f"model.bundle: {config.resolve(named)}: no such bundle folder; train one, or correct the path"
+                f"model.bundle: {config.resolve(named)}: no such bundle folder, nor is {root.parent / named} one; "
+                "train one, or correct the path"
             )
         return found[0]
     short = bundle_hash(config)[:_HASH_LENGTH]

@@ -108,6 +108,9 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
         case "history":
             recorded.history[body["symbol"]] = body["bars"]
         case "bars":
+            strangers = sorted(body["bars"].keys() - recorded.history.keys())
+            if strangers:
+                raise ValueError(f"a bar of {strangers[0]}, of which there is no history")
             recorded.steps.append((body["time"], body["decide"], body["bars"]))
         case "intent":
             order = order_of(body, orders)

@@ -101,7 +101,11 @@ class LiveVenue(Venue):
         if unsent:
             self._outbox = [action for action in self._outbox if action not in unsent]
         # A partner that ends with it holds shares at the broker until its own end is confirmed.
-        ended = [event.order for event in events if event.order in working and event.order not in unsent]
+        ended = [
+            event.order
+            for event in events
+            if event.order not in unsent and (event.order is order or event.order in working)
+        ]
         self._outbox += [_Withdrawal(other) for other in ended]
         return events
 

@@ -215,3 +215,55 @@ def test_a_bundle_that_does_not_fit_trades_nothing(project: Project) -> None:
     seen = project.write("seen.yaml", model={"bundle": str(bundle)}, spans={"test": ["2010-05-01", "2010-12-31"]})
     assert "2010-06-30" in project.fails(2, "paper", seen, "--replay")
     assert project.runs == []
+
+
+def test_what_a_strategy_or_its_programs_print_is_not_the_object(empty: Project) -> None:
+    code = (
+        "import subprocess\n"
+        "import backtrader as bt\n"
+        "class Loud(bt.Strategy):\n"
+        "    def start(self):\n"
+        "        print('hello')\n"
+        "        subprocess.run(['echo', 'world'], check=True)\n"
+    )
+    (empty.folder / "loud.py").write_text(code)
+    spans = {"test": ["2011-01-01", "2011-01-31"]}
+    empty.write(name="loud", model=None, spans=spans, strategy={"kind": "./loud.py:Loud"})
+    for command in (("backtest", "run.yaml"), ("paper", "run.yaml", "--replay")):
+        process = start(*command, "--json")
+        out, err = process.communicate(timeout=60)
+        assert json.loads(out)["status"] == "completed"
+        assert "hello" in err
+        assert "world" in err
+
+
+def test_what_stays_at_the_broker_is_said(sma: Project) -> None:
+    strategy = {"kind": "strategies.buy_and_hold:BuyAndHold"}
+    run = sma.write(
+        "hold.yaml", name="hold", model=None, strategy=strategy, spans={"test": ["2011-01-01", "2011-02-28"]}
+    )
+    with served("hold.yaml", "--port", "0", "--speed", "lock-step") as url:
+        keys = {"APCA_API_KEY_ID": "practice", "APCA_API_SECRET_KEY": "practice", "APCA_API_BASE_URL": url}
+        process = start("paper", str(run), "--json", **keys)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "the account still holds" in err
+    assert any("the next run wants it flat" in remark for remark in json.loads(out)["remarks"])
+
+
+def test_a_port_that_is_none(sma: Project) -> None:
+    result = sma.run("exchange", "run.yaml", "--port", "99999")
+    assert result.exit_code == 2
+    assert "99999" in result.stderr
+
+
+def test_a_journal_without_its_history_is_one_sentence(sma: Project) -> None:
+    folder = sma.folder / sma.json("paper", "run.yaml", "--replay")["run"]
+    with sqlite3.connect(folder / "journal.sqlite") as connection:
+        connection.execute("DELETE FROM log WHERE kind = 'history'")
+    connection.close()
+    assert "of which there is no history" in sma.fails(3, "twin", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["journal"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "journal missing" in sma.fails(3, "twin", folder)
