@@ -122,7 +122,7 @@ def print_exchange(url: str) -> None:
 
 def print_twin(report: TwinReport) -> None:
     """What a twin found."""
-    plural = {"ended": "outcomes", "turned_down": "refusals", "interest": "interest charges"}
+    plural = {"ended": "outcomes", "turned_down": "refusals", "interest": "interest charges", "bundles": "lists of bundles"}
     compared = ", ".join(f"{count} {plural.get(kind, f'{kind}s')}" for kind, count in report.compared.items())
     say(f"Twin of {report.run.name}: {report.verdict} ({report.steps} bars; {compared}).")
     if report.difference:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.data.bars import Bars
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StrategyError
 from engine.live.journal import FILE, Journal
 from engine.live.recorded import Recorded
 from engine.live.retrace import Retrace
@@ -22,6 +22,7 @@ from engine.preparation import forecaster_of, simulated
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import fills_frame, orders_frame
 from engine.report.run import find_run
+from engine.simulation.simulate import Simulation
 from engine.trading.orders import Fill, OrderStatus
 from strategies.loading import LoadedStrategy, load_strategy
 from strategies.rule import Context
@@ -68,7 +69,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
     Raises:
         ConfigError: no such run, or not a paper run; its bundle or strategy is gone.
         DataError: the journal is damaged, or nothing was decided yet.
-        StrategyError: the strategy raised, which it did not do the first time.
+        StrategyError: the strategy could not be loaded, or raised, which it did not do the first time.
     """
     folder = find_run(reference, root=root)
     if not (folder / FILE).is_file():
@@ -79,9 +80,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
     strategy = load_strategy(config, Context.of(config, forecaster))
 
     retrace = _retraced(folder, config, recorded, bars, strategy, forecaster)
-    fresh = load_strategy(config, Context.of(config, forecaster))  # a rule may keep a state of its own
-    shown, _ = with_bars(bars, start)
-    model = simulated(config, shown, fresh.cls, fresh.arguments, start=start)
+    model, doubts = _modelled(config, bars, start, forecaster)
     difference = retrace.difference.sentence() if retrace.difference else ""
     return TwinReport(
         run=folder,
@@ -89,10 +88,10 @@ def twin(reference: str, *, root: Path) -> TwinReport:
         difference=difference,
         steps=retrace.steps,
         compared=dict(sorted(retrace.compared.items())),
-        same_orders=_orders_hash(recorded.orders) == _orders_hash(model.orders),
-        same_fills=fills_hash(fills_frame(recorded.ledger.fills)) == fills_hash(fills_frame(model.ledger.fills)),
-        fills=_beside(recorded.ledger.fills, model.ledger.fills),
-        remarks=_remarks(manifest, recorded, strategy, forecaster),
+        same_orders=model is not None and _orders_hash(recorded.orders) == _orders_hash(model.orders),
+        same_fills=model is not None and _fills_hash(recorded.ledger.fills) == _fills_hash(model.ledger.fills),
+        fills=_beside(recorded.ledger.fills, [] if model is None else model.ledger.fills),
+        remarks=(*_remarks(manifest, recorded, strategy, forecaster), *doubts),
     )
 
 
@@ -124,6 +123,23 @@ def _retraced(
         )
     )
     return retrace
+
+
+def _modelled(
+    config: RunConfig, bars: Bars, start: pd.Timestamp, forecaster: Forecaster | None
+) -> tuple[Simulation | None, list[str]]:
+    """A backtest over the recorded bars, and what makes it unlike the run; None where the strategy raises in it."""
+    fresh = load_strategy(config, Context.of(config, forecaster))  # a rule may keep a state of its own
+    shown, absent = with_bars(bars, start)
+    doubts = [f"{sentence}: a backtest leaves it out, and may trade the others otherwise" for sentence in absent]
+    try:
+        return simulated(config, shown, fresh.cls, fresh.arguments, start=start), doubts
+    except StrategyError as error:
+        return None, [*doubts, f"a backtest over the recorded bars fails: {error}"]
+
+
+def _fills_hash(fills: Sequence[Fill]) -> str:
+    return fills_hash(fills_frame(fills))
 
 
 def _orders_hash(orders: Sequence[Any]) -> str:

@@ -42,11 +42,12 @@ class Journal:
     """One run's journal, written by one process and one thread.
 
     Kinds of entries, in the order in which a step writes them:
-        ``history`` (bars before the first decision), ``bundles``, ``bars`` (of one step; none, where only what the
-        broker told is booked), ``interest``, ``update`` (a trade update as it came), ``fill`` (as booked), ``intent``
-        (an order, before it is sent), ``forecast``, ``withdrawal``, ``ack`` and ``turned_down`` (what the broker
-        answered), ``ended`` (an order), ``decision``; and as they come ``late`` and ``revision`` (bars that came too
-        late to be decided on, and changed ones), ``garbled``, ``account``, ``connection``, ``pause``, ``halt`` and
+        ``history`` (bars before the first decision), ``bundles`` (that the strategy forecasts with); then ``bars`` (of
+        one step) or ``settled`` (the broker's news are booked without any), ``interest``, ``update`` (a trade update as
+        it came), ``fill`` (as booked), ``intent`` (an order, before it is sent), ``forecast``, ``withdrawal``,
+        ``withdrawal_failed``, ``taken`` (news are booked after a withdrawal), ``ack`` and ``turned_down`` (what the
+        broker answered), ``ended`` (an order), ``decision``; and as they come ``late`` and ``revision`` (bars that came
+        too late to be decided on, and changed ones), ``garbled``, ``account``, ``connection``, ``pause``, ``halt`` and
         ``end``.
     """
 

@@ -326,6 +326,7 @@ class LiveRun:
     def halt(self, reason: str) -> None:
         """Stop trading between two bars: cancel what is open and close every position at once."""
         self.broker.halt(reason)
+        self._announce_halt()
         self._send()
         self._announce_halt()
         self._log.commit()
