@@ -122,16 +122,19 @@ def print_exchange(url: str) -> None:
 
 def print_twin(report: TwinReport) -> None:
     """What a twin found."""
-    plural = {"ended": "outcomes", "turned_down": "refusals", "interest": "interest charges", "bundles": "lists of bundles"}
-    compared = ", ".join(f"{count} {plural.get(kind, f'{kind}s')}" for kind, count in report.compared.items())
+    names = {"ended": "outcome", "turned_down": "refusal", "interest": "interest charge", "bundles": "list of bundles"}
+    compared = ", ".join(
+        f"{count} {names.get(kind, kind)}{'s' * (count != 1)}" for kind, count in report.compared.items()
+    )
     say(f"Twin of {report.run.name}: {report.verdict} ({report.steps} bars; {compared}).")
     if report.difference:
         warn(f"the first difference: {report.difference}")
     for remark in report.remarks:
         warn(remark)
-    model = "the same orders" if report.same_orders else "other orders"
-    model += " and the same fills" if report.same_fills else " and other fills"
-    say(f"A backtest over the recorded bars gives {model}.")
+    if report.modelled:
+        model = "the same orders" if report.same_orders else "other orders"
+        model += " and the same fills" if report.same_fills else " and other fills"
+        say(f"A backtest over the recorded bars gives {model}.")
     fills = report.fills
     if fills["matched"] and not report.same_fills:
         mean, worst = (round(float(fills[key] or 0.0), 2) + 0.0 for key in ("cost_bps_mean", "cost_bps_worst"))

@@ -42,6 +42,7 @@ class TwinReport:
             is the same to the bit; or ``differs``.
         difference: the first one in a sentence, or empty.
         steps: bars gone through. compared: kind -> entries that are the same.
+        modelled: whether a backtest over the recorded bars could be made.
         same_orders, same_fills: whether a backtest over the recorded bars gives the same orders, and the same fills.
         fills: the recorded fills beside that backtest's, those of one decision, symbol and side together: how many such
             are ``matched``, and ``unmatched_recorded`` or ``unmatched_modelled``; and what the matched ones cost beyond
@@ -54,6 +55,7 @@ class TwinReport:
     difference: str
     steps: int
     compared: Mapping[str, int]
+    modelled: bool
     same_orders: bool
     same_fills: bool
     fills: Mapping[str, float | int | None]
@@ -88,6 +90,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
         difference=difference,
         steps=retrace.steps,
         compared=dict(sorted(retrace.compared.items())),
+        modelled=model is not None,
         same_orders=model is not None and _orders_hash(recorded.orders) == _orders_hash(model.orders),
         same_fills=model is not None and _fills_hash(recorded.ledger.fills) == _fills_hash(model.ledger.fills),
         fills=_beside(recorded.ledger.fills, [] if model is None else model.ledger.fills),

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import requests
-from alpaca.common.exceptions import APIError
 from alpaca.data.enums import Adjustment, DataFeed
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.data.requests import StockBarsRequest
@@ -20,7 +18,7 @@ from engine.credentials import Credentials
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, alpaca_timeframe
 from engine.errors import BrokerError
 from engine.live.inbox import Inbox
-from engine.live.rest import FORBIDDEN, NOT_FOUND, TOO_MANY, UNAUTHORIZED, AccountLock, Line, NoAnswer, explained
+from engine.live.rest import FORBIDDEN, TOO_MANY, UNAUTHORIZED, AccountLock, Line, NoAnswer, answered
 from engine.live.streams import BARS, TRADES, Streams
 from engine.live.verifier import Account, gaps
 
@@ -128,29 +126,14 @@ class Connection:
             NoAnswer: the broker was not reached, failed, or was asked too often; it may be asked again later.
             BrokerError: it refuses to answer.
         """
-        for pause in (*_AGAIN_SECONDS, 0.0):
-            try:
-                return call()
-            except APIError as error:
-                status, message, _ = explained(error)
-                if status == TOO_MANY and pause and not self.inbox.stopped:
-                    self.inbox.wait(lambda: False, pause)
-                    continue
-                if status == NOT_FOUND and missing is not None:
-                    return missing
-                raise self._refusal(what, status, message) from error
-            except requests.JSONDecodeError as error:
-                raise NoAnswer(f"the broker answered for {what} with what is no JSON; try again later") from error
-            except requests.RequestException as error:
-                raise NoAnswer(
-                    f"the broker could not be reached for {what} ({type(error).__name__}); check the network, or use "
-                    "--replay, which needs none"
-                ) from error
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise NoAnswer(
-                    f"the broker answered for {what} with what cannot be read ({type(error).__name__}); try again later"
-                ) from error
-        raise NoAnswer(f"the broker did not answer for {what}; try again later")
+        return answered(what, call, missing=missing, refusal=self._refusal, rest=self._rests)
+
+    def _rests(self, tries: int) -> bool:
+        """Wait before a question is asked again; whether it is to be."""
+        if tries > len(_AGAIN_SECONDS) or self.inbox.stopped:
+            return False
+        self.inbox.wait(lambda: False, _AGAIN_SECONDS[tries - 1])
+        return True
 
     def _refusal(self, what: str, status: int, message: str) -> BrokerError:
         if status == FORBIDDEN and what == _BARS_ASKED:

@@ -162,6 +162,50 @@ def _work(jobs: SimpleQueue[_Job | None]) -> None:
         del job
 
 
+def answered(
+    what: str,
+    call: Callable[[], Any],
+    *,
+    refusal: Callable[[str, int, str], BrokerError],
+    rest: Callable[[int], bool],
+    missing: Any = None,
+) -> Any:
+    """The answer to a harmless question.
+
+    Args:
+        refusal: the error for a question that was refused with a status and a message.
+        rest: waits after the first, second ... try of a question that came on top of too many; whether to try again.
+        missing: the answer where the broker knows no such thing; None: that is a refusal.
+
+    Raises:
+        NoAnswer: the broker was not reached, failed, or answered with what cannot be read.
+        BrokerError: ``refusal``.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return call()
+        except APIError as error:
+            status, message, _ = explained(error)
+            if status == TOO_MANY and rest(tries):
+                continue
+            if status == NOT_FOUND and missing is not None:
+                return missing
+            raise refusal(what, status, message) from error
+        except requests.JSONDecodeError as error:
+            raise NoAnswer(f"the broker answered for {what} with what is no JSON; try again later") from error
+        except requests.RequestException as error:
+            raise NoAnswer(
+                f"the broker could not be reached for {what} ({type(error).__name__}); check the network, or use "
+                "--replay, which needs none"
+            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise NoAnswer(
+                f"the broker answered for {what} with what cannot be read ({type(error).__name__}); try again later"
+            ) from error
+
+
 def explained(error: APIError) -> tuple[int, str, int]:
     """Status, message and code of the SDK's error, whose own properties fail on some bodies."""
     status = error.status_code or 0
