@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from engine.config import RunConfig
 from engine.credentials import Credentials, load_credentials
 from engine.errors import BrokerError
 from engine.live.connection import Connection
-from engine.live.rest import Line, NoAnswer
+from engine.live.rest import AccountLock, Line, NoAnswer
 from engine.live.streams import Streams
 from tests.live.rig import KEY, SECRET, FakeBroker, FakeSockets, config, mute_listener
 
@@ -98,6 +99,25 @@ def test_keys_that_are_refused_are_one_sentence_with_the_ends_of_the_key_alone(f
     assert KEY not in said
 
 
+def test_a_feed_that_the_plan_does_not_include_is_named_at_the_start_and_the_key_is_not_blamed(
+    fake: FakeBroker,
+) -> None:
+    fake.faults.append(("GET", "/v2/stocks/bars", "403"))
+    said = refusal(fake, config(data={"source": "alpaca", "symbols": ["A", "B"], "timeframe": "1m",
+                                      "start": "2023-06-01", "feed": "sip"}))  # fmt: skip
+    assert "data.feed: sip (403" in said
+    assert "plan does not include it" in said
+    assert "key" not in said
+    (query,) = [query for _, path, query, _ in fake.seen if path == "/v2/stocks/bars"]
+    assert query["feed"] == ["sip"]
+    assert datetime.fromisoformat(query["end"][0]).timestamp() == NOW  # the minutes that only who pays may read
+
+
+def test_a_key_that_market_data_refuses_is_the_keys_fault(fake: FakeBroker) -> None:
+    fake.faults.append(("GET", "/v2/stocks/bars", "401"))
+    assert "refuses the key PK…56" in refusal(fake)
+
+
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
@@ -155,6 +175,49 @@ def test_differences_are_told_and_positions_of_others_are_left_alone(fake: FakeB
         assert made.differences(-1000.0, {"A": -5.0, "B": 0.0}, costs=0.0) == []
         assert made.differences(-1001.0, {"A": -5.0}, costs=-1.0) == []  # the paper account charges no commission
         assert len(made.differences(-900.0, {"A": 5.0, "B": 1.0}, costs=0.0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/v2/positions", [{"symbol": "A"}]),
+        ("/v2/positions", [{"symbol": "A", "qty": None}]),
+        ("/v2/positions", [{"qty": "5"}]),
+        ("/v2/positions", [None]),
+        ("/v2/positions", {"a": 1}),
+        ("/v2/account", {}),
+        ("/v2/account", {"cash": "much"}),
+        ("/v2/account", []),
+    ],
+)
+def test_an_account_that_cannot_be_read_is_a_sentence_and_may_be_asked_again(
+    fake: FakeBroker, path: str, answer: Any
+) -> None:
+    with connection(fake) as made:
+        made.check()
+        before, fake.answers[path] = fake.answers[path], answer
+        with pytest.raises(NoAnswer, match="what cannot be read"):
+            made.holdings()
+        fake.answers[path] = before
+        assert made.holdings().gained == 0.0
+
+
+@pytest.mark.parametrize("bars", [5, {"A": 5}, {"A": [5]}, {"A": [None]}])
+def test_bars_that_cannot_be_read_are_a_sentence(fake: FakeBroker, bars: Any) -> None:
+    fake.answers["/v2/stocks/bars"] = {"bars": bars, "next_page_token": None}
+    with connection(fake) as made, pytest.raises(NoAnswer, match="what cannot be read"):
+        made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
+
+
+def test_whether_the_market_is_open_is_the_brokers_word(fake: FakeBroker) -> None:
+    with connection(fake) as made:
+        assert made.is_open()
+        fake.answers["/v2/clock"]["is_open"] = False
+        assert not made.is_open()
+        for answer in ([], {}, {"is_open": "yes"}):
+            fake.answers["/v2/clock"] = answer
+            with pytest.raises(NoAnswer):
+                made.is_open()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -227,6 +290,67 @@ def test_nothing_is_left_behind(fake: FakeBroker) -> None:
             assert made.states() == ("connected", "connected", 0)
             assert {t.name for t in set(threading.enumerate()) - running} >= {"nextbar-rest", "nextbar-bars"}
         assert not [t for t in threading.enumerate() if t not in before and t.name.startswith("nextbar-")]
+
+
+# --- one run an account -------------------------------------------------------------------------------------------
+
+
+def test_two_runs_cannot_have_one_account_on_this_machine(fake: FakeBroker) -> None:
+    first, second = connection(fake), connection(fake)
+    with first:
+        path = first._lock._path
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert KEY not in path.name + path.read_text()
+        with pytest.raises(BrokerError, match="another run on this machine trades with account PK…56 already"):
+            second.__enter__()
+    assert not path.exists()
+    with second:
+        assert path.exists()
+
+
+def test_another_account_is_another_lock(fake: FakeBroker) -> None:
+    with connection(fake) as first, Connection(Credentials(key=KEY, secret=SECRET), config(), streamed=True) as second:
+        assert first._lock._path != second._lock._path
+
+
+def test_a_lock_that_was_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+    lock = AccountLock("endpoint key", "…", folder=tmp_path)
+    lock._path.touch()
+    lock.take()
+    with pytest.raises(BrokerError, match="another run"):
+        AccountLock("endpoint key", "…", folder=tmp_path).take()
+    lock.release()
+    lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_its_holder_removes_at_that_moment_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, plain = AccountLock("endpoint key", "…", folder=tmp_path), fcntl.flock
+    removed: list[int] = []
+
+    def removes(file: int, how: int) -> None:
+        plain(file, how)
+        if not removed:
+            removed.append(file)
+            lock._path.unlink()
+
+    monkeypatch.setattr("engine.live.rest.fcntl.flock", removes)
+    lock.take()
+    with pytest.raises(BrokerError, match="another run"):
+        AccountLock("endpoint key", "…", folder=tmp_path).take()
+    lock.release()
+
+
+def test_a_lock_that_cannot_be_made_is_one_sentence_and_no_link_is_followed(tmp_path: Path) -> None:
+    with pytest.raises(BrokerError, match="cannot be made"):
+        AccountLock("a", "…", folder=tmp_path / "nowhere").take()
+    lock = AccountLock("b", "…", folder=tmp_path)
+    lock._path.symlink_to(tmp_path / "target")
+    with pytest.raises(BrokerError, match="cannot be made"):
+        lock.take()
+    assert not (tmp_path / "target").exists()
 
 
 # --- paper only ----------------------------------------------------------------------------------------------------

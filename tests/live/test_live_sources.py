@@ -13,7 +13,7 @@ import pytest
 
 from engine.data.timeframes import next_bar_end
 from engine.live.inbox import Inbox
-from engine.live.minutes import StreamedMinutes
+from engine.live.minutes import Mute, StreamedMinutes
 from engine.live.polled import PolledBars
 from engine.live.rest import NoAnswer
 from engine.live.sources import Arrived, start_of
@@ -58,6 +58,8 @@ class Stage:
         self.noted: list[tuple[str, dict[str, Any]]] = []
         self.settles = False
         self.overdue: list[float] = []
+        self.renewed: list[str] = []
+        self.silences: list[float] = []
 
     def note(self, kind: str, **fields: Any) -> None:
         self.noted.append((kind, fields))
@@ -85,18 +87,36 @@ class Stage:
             **more,
         )
 
-    def polled(self, last: str, timeframe: str = "1d", symbols: Sequence[str] = ("A", "B")) -> PolledBars:
+    def watched(self, last: str, symbols: Sequence[str] = ("A", "B")) -> StreamedMinutes:
+        """With a watch over the stream."""
+        self.inbox.last_bar = self.clock.monotonic
+
+        def idle() -> None:
+            self.silences.append((self.clock.monotonic - self.inbox.last_bar) / 1e9)
+
+        def renew() -> None:
+            self.renewed.append(f"{pd.Timestamp(self.clock.utc, tz='UTC').tz_convert('America/New_York'):%H:%M}")
+
+        return self.minutes(last, symbols, mute=Mute(hours=SessionHours().of, renew=renew), on_idle=idle)
+
+    def polled(
+        self,
+        last: str,
+        timeframe: str = "1d",
+        symbols: Sequence[str] = ("A", "B"),
+        seen: Mapping[str, str] | None = None,
+    ) -> PolledBars:
         return PolledBars(
             self.inbox,
             symbols=symbols,
             rows=self.history,
-            seen=dict.fromkeys(symbols, utc(last)),
+            seen={symbol: utc((seen or {}).get(symbol, last)) for symbol in symbols},
             last=utc(last),
             timeframe=timeframe,
             now=self.clock.now,
             next_end=lambda after: next_bar_end(after, timeframe),
             settle_seconds=60.0 if timeframe == "1d" else 5.0,
-            grace_seconds=60.0,
+            grace_seconds=60.0 if timeframe == "1d" else 5.0,
             noted=self.note,
             on_idle=self.overdue.append,
             settles=self.settle,
@@ -261,6 +281,162 @@ def test_what_the_broker_told_is_booked_without_a_bar_when_asked() -> None:
     assert stage.steps(stage.minutes(f"{DAY} 10:00"), f"{DAY} 10:02") == [("01-02 10:00", "", False)]
 
 
+# --- a history that does not answer, and one that lags --------------------------------------------------------------
+
+
+def morning(first: str, count: int) -> list[dict[str, Any]]:
+    """Minutes of the history, with their number as the price."""
+    starts = pd.date_range(pd.Timestamp(first), periods=count, freq="1min")
+    return [row(str(start), 1 + number) for number, start in enumerate(starts)]
+
+
+def test_a_minute_waits_for_the_gap_before_it_while_the_history_does_not_answer() -> None:
+    rows = morning(f"{DAY} 10:01", 1)
+    history = History({"A": rows, "B": rows})
+    history.fails = 4
+    stage = Stage(f"{DAY} 10:01", history)
+    lost_and_found(stage, f"{DAY} 10:01:50", f"{DAY} 10:02:20")
+    stage.comes(f"{DAY} 10:03:01", bar("A", f"{DAY} 10:03", 3), bar("B", f"{DAY} 10:03", 3))
+    steps = stage.steps(stage.minutes(f"{DAY} 10:01"), f"{DAY} 10:04")
+    assert steps == [("01-02 10:02", "A1 B1", False), ("01-02 10:03", "A3 B3", True)]
+    assert history.fails == 0
+
+
+def test_as_long_as_a_gap_is_not_filled_minutes_are_seen_and_not_decided_on() -> None:
+    history = History()
+    stage = Stage(f"{DAY} 10:01", history)
+    lost_and_found(stage, f"{DAY} 10:01:50", f"{DAY} 10:02:20")
+    stage.does(f"{DAY} 10:02:10", lambda: setattr(history, "fails", 1_000))
+    for minute in range(3, 9):
+        end = f"{DAY} 10:0{minute}"
+        stage.comes(f"{end}:01", bar("A", end, minute), bar("B", end, minute))
+    rows = morning(f"{DAY} 10:01", 1)
+    stage.does(f"{DAY} 10:05:45", lambda: (setattr(history, "fails", 0), history.rows.update(A=rows, B=rows)))
+    steps = stage.steps(stage.minutes(f"{DAY} 10:01"), f"{DAY} 10:09")
+    assert [(end[-5:], decide) for end, _, decide in steps] == [
+        ("10:03", False), ("10:04", False), ("10:05", False), ("10:06", True), ("10:07", True), ("10:08", True)
+    ]  # fmt: skip
+    # What the gap held is known at last, and too late to be seen.
+    assert [(f["symbol"], f["time"]) for kind, f in stage.noted if kind == "late"] == [
+        ("A", utc(f"{DAY} 10:02")), ("B", utc(f"{DAY} 10:02"))
+    ]  # fmt: skip
+
+
+def test_a_minute_that_a_symbols_history_lacked_at_the_start_is_seen() -> None:
+    history = History({"A": morning(f"{DAY} 09:58", 2), "B": morning(f"{DAY} 09:58", 2)})
+    stage = Stage(f"{DAY} 10:00:30", history)
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 4), bar("B", f"{DAY} 10:01", 4))
+    source = stage.minutes(f"{DAY} 10:00", seen={"A": utc(f"{DAY} 10:00"), "B": utc(f"{DAY} 09:59")})
+    steps = stage.steps(source, f"{DAY} 10:02")
+    assert steps == [("01-02 10:00", "B2", False), ("01-02 10:01", "A4 B4", True)]
+    assert stage.kinds() == []
+
+
+def test_a_symbol_that_nobody_trades_makes_no_long_history_be_asked_for() -> None:
+    stage = Stage(f"{DAY} 10:00:30")
+    stage.steps(
+        stage.minutes(f"{DAY} 10:00", seen={"A": utc(f"{DAY} 10:00"), "B": utc("2023-12-20 12:00")}), f"{DAY} 10:01"
+    )
+    assert [int(pd.Timestamp(start).value) for start, _ in stage.history.asked] == [utc(f"{DAY} 09:00")]
+
+
+# --- a stream that is mute ------------------------------------------------------------------------------------------
+
+
+def mute_from(stage: Stage, first: str, last: str) -> None:
+    """The history has each minute ten seconds after its end; the stream has none."""
+    for end in pd.date_range(pd.Timestamp(f"{DAY} {first}"), pd.Timestamp(f"{DAY} {last}"), freq="1min"):
+        fields = row(str(end - pd.Timedelta(minutes=1)), 7)
+
+        def comes(fields: dict[str, Any] = fields) -> None:
+            for symbol in ("A", "B"):
+                stage.history.rows.setdefault(symbol, []).append(fields)
+
+        stage.does(str(end + pd.Timedelta(seconds=10)), comes)
+
+
+def test_minutes_of_a_mute_stream_are_fetched_and_the_newest_is_decided_on() -> None:
+    stage = Stage(f"{DAY} 10:00")
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 1), bar("B", f"{DAY} 10:01", 1))
+    mute_from(stage, "10:02", "10:12")
+    steps = stage.steps(stage.watched(f"{DAY} 10:00"), f"{DAY} 10:12:40")
+    assert [end[-5:] for end, _, _ in steps] == [f"10:{minute:02}" for minute in range(1, 13)]
+    assert all(decide for _, _, decide in steps)
+    # Bars of the history count as bars; and the stream is made anew, again and again while it stays mute.
+    assert max(stage.silences) < 120.0
+    assert stage.renewed == ["10:04", "10:07", "10:10"]
+    assert [fields["stream"] for kind, fields in stage.noted if kind == "connection"] == ["bars"] * 3
+
+
+def test_of_several_fetched_minutes_only_a_fresh_newest_one_is_decided_on() -> None:
+    stage = Stage(f"{DAY} 10:00")
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 1), bar("B", f"{DAY} 10:01", 1))
+    rows = morning(f"{DAY} 10:01", 4)  # ending with 10:05
+    stage.does(f"{DAY} 10:05:10", lambda: stage.history.rows.update(A=rows, B=rows))
+    old = morning(f"{DAY} 10:01", 5)  # 10:06, four minutes late
+    stage.does(f"{DAY} 10:10:00", lambda: stage.history.rows.update(A=old, B=old))
+    steps = stage.steps(stage.watched(f"{DAY} 10:00"), f"{DAY} 10:12")
+    assert [(end[-5:], decide) for end, _, decide in steps] == [
+        ("10:01", True), ("10:02", False), ("10:03", False), ("10:04", False), ("10:05", True), ("10:06", False)
+    ]  # fmt: skip
+    assert stage.silences[-1] > 300.0  # a history that lags is as good as none
+
+
+def test_where_nobody_trades_the_stream_is_not_made_anew() -> None:
+    stage = Stage(f"{DAY} 10:00")
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 1), bar("B", f"{DAY} 10:01", 1))
+    steps = stage.steps(stage.watched(f"{DAY} 10:00"), f"{DAY} 10:30")
+    assert (len(steps), stage.renewed) == (1, [])
+    assert stage.silences[-1] > 1_700.0
+
+
+def test_a_mute_stream_whose_history_does_not_answer_is_made_anew() -> None:
+    stage = Stage(f"{DAY} 10:00")
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 1), bar("B", f"{DAY} 10:01", 1))
+    stage.does(f"{DAY} 10:01:30", lambda: setattr(stage.history, "fails", 1_000))
+    stage.steps(stage.watched(f"{DAY} 10:00"), f"{DAY} 10:05")
+    assert stage.renewed == ["10:04"]
+
+
+@pytest.mark.parametrize(
+    ("start", "until"),
+    [
+        (f"{DAY} 16:03", "2024-01-03 09:31:55"),  # a night
+        ("2024-01-05 16:03", "2024-01-08 09:31:55"),  # a weekend
+        ("2024-07-03 13:03", "2024-07-03 16:30"),  # the afternoon of a half day
+    ],
+)
+def test_nobody_mistrusts_a_stream_that_is_mute_while_the_market_is_closed(start: str, until: str) -> None:
+    stage = Stage(start)
+    stage.clock.stretch = 20
+    stage.steps(stage.watched(start), until)
+    assert (len(stage.history.asked), stage.renewed, stage.noted) == (0, [], [])
+
+
+def test_the_first_minutes_after_the_open_are_decided_on() -> None:
+    stage = Stage("2024-01-02 08:00")
+    stage.comes(f"{DAY} 09:31:01", bar("A", f"{DAY} 09:31", 1), bar("B", f"{DAY} 09:31", 1))
+    steps = stage.steps(stage.watched("2023-12-29 16:00"), f"{DAY} 09:32")
+    assert steps == [("01-02 09:31", "A1 B1", True)]
+
+
+def test_when_the_stream_speaks_again_what_lies_between_is_fetched() -> None:
+    stage = Stage(f"{DAY} 10:00")
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 1), bar("B", f"{DAY} 10:01", 1))
+    rows = morning(f"{DAY} 10:01", 2)
+    # The history has 10:03 only when the stream has brought 10:04 already.
+    stage.does(f"{DAY} 10:02:30", lambda: stage.history.rows.update(A=rows[:1], B=rows[:1]))
+    stage.does(f"{DAY} 10:04:00", lambda: stage.history.rows.update(A=rows, B=rows))
+    stage.comes(f"{DAY} 10:04:01", bar("A", f"{DAY} 10:04", 9), bar("B", f"{DAY} 10:04", 9))
+    steps = stage.steps(stage.watched(f"{DAY} 10:00"), f"{DAY} 10:05")
+    assert steps == [
+        ("01-02 10:01", "A1 B1", True),
+        ("01-02 10:02", "A1 B1", True),
+        ("01-02 10:03", "A2 B2", False),
+        ("01-02 10:04", "A9 B9", True),
+    ]
+
+
 # --- longer bars, fetched ------------------------------------------------------------------------------------------
 
 DAYS = [row(f"2024-01-{day:02}", day) for day in (2, 3, 4, 5, 8, 9, 10, 11, 12, 16)]  # no weekend, no King's day
@@ -338,6 +514,26 @@ def test_a_history_that_fails_is_asked_again_at_longer_and_longer_intervals() ->
 def fives(first: str, count: int, *, price: float = 1.0) -> list[dict[str, Any]]:
     starts = pd.date_range(pd.Timestamp(first), periods=count, freq="5min")
     return [row(str(start), price + number) for number, start in enumerate(starts)]
+
+
+def test_a_symbol_without_a_bar_delays_an_intraday_step_by_seconds() -> None:
+    stage = Stage(f"{DAY} 09:59", History({"A": fives(f"{DAY} 09:55", 1), "B": []}))
+    stage.does(f"{DAY} 10:02", stage.inbox.stop)
+    steps = [(short(step), stage.clock.utc) for step in stage.polled(f"{DAY} 09:55", "5m")]
+    assert [step for step, _ in steps] == [("01-02 10:00", "A1", True)]
+    assert steps[0][1] <= utc(f"{DAY} 10:00:12")
+    assert len(stage.history.asked) <= 4
+
+
+def test_a_bar_that_a_symbols_history_lacked_at_the_start_is_seen_and_not_decided_on() -> None:
+    history = History({"A": DAYS, "B": DAYS})
+    stage = Stage("2024-01-03 18:00", history)
+    source = stage.polled("2024-01-03 16:00", seen={"B": "2024-01-02 16:00"})
+    stage.clock.stretch = 10
+    steps = stage.steps(source, "2024-01-04 18:00")
+    assert steps == [("01-03 16:00", "B3", False), ("01-04 16:00", "A4 B4", True)]
+    assert stage.kinds() == []
+    assert max(stage.overdue) < 60.0
 
 
 def test_bars_around_the_session_are_left_out_and_a_thin_symbol_gets_none_of_them() -> None:

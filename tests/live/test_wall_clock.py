@@ -17,10 +17,11 @@ from engine.live.connection import Connection
 from engine.live.control import Control
 from engine.live.desk import AlpacaDesk
 from engine.live.minutes import StreamedMinutes
+from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
 from engine.live.wall_clock import SessionHours, Watch, wall_clock_source
-from tests.live.rig import KEY, SECRET, Clock, ClockedInbox, MemoryDesk, bar, config, utc
+from tests.live.rig import KEY, SECRET, Clock, ClockedInbox, FakeBroker, MemoryDesk, bar, config, utc
 from tests.live.test_venue import MemoryLog
 
 DAY = "2024-01-02"
@@ -33,14 +34,15 @@ class Asked:
     def __init__(self) -> None:
         self.halted = ""
         self.silent: list[float] = []
+        self.open: list[bool] = []
         self.venue: Any = self
         self.desk: Any = self
         self.waiting = ["r1"]
         self.caught_up: list[list[str]] = []
 
     def check_feed(self, *, silent_seconds: float, is_open: bool) -> None:
-        assert is_open
         self.silent.append(silent_seconds)
+        self.open.append(is_open)
 
     def catch_up(self, remote_ids: list[str]) -> None:
         self.caught_up.append(remote_ids)
@@ -49,8 +51,10 @@ class Asked:
 class Scene:
     """A watch under a clock."""
 
-    def __init__(self, now: str, speed: float = 1.0) -> None:
+    def __init__(self, now: str, speed: float = 1.0, *, stale_seconds: float | None = None) -> None:
         self.clock = Clock(utc(now))
+        self.broker_says: bool | None = True
+        self.asked = 0
         self.inbox = ClockedInbox(self.clock)
         self.inbox.last_bar = self.clock.monotonic
         self.run = Asked()
@@ -60,8 +64,21 @@ class Scene:
             SessionHours(),
             self.clock.now,
             speed=speed,
+            stale_seconds=stale_seconds,
+            is_open=self.is_open,
             monotonic_ns=self.clock.monotonic_ns,
         )
+
+    def is_open(self) -> bool:
+        self.asked += 1
+        if self.broker_says is None:
+            raise NoAnswer("try again later")
+        return self.broker_says
+
+    def looks(self, seconds: int, overdue: float | None = None) -> None:
+        for _ in range(seconds):
+            self.clock.pass_by(SECOND)
+            self.watch.look(overdue)
 
 
 def test_silence_is_counted_from_the_last_bar() -> None:
@@ -103,6 +120,45 @@ def test_orders_of_which_nothing_was_heard_are_asked_for_now_and_then() -> None:
         scene.clock.pass_by(SECOND // 2)
         scene.watch.look()
     assert scene.run.caught_up == [["r1"], ["r1"]]
+
+
+def test_before_a_halt_the_brokers_clock_is_asked_and_not_earlier() -> None:
+    scene = Scene(f"{DAY} 11:00", stale_seconds=300.0)
+    scene.looks(300)
+    assert (scene.asked, scene.run.open) == (0, [True] * 300)
+    scene.looks(10)  # a run that has had no bar yet does not halt
+    assert (scene.asked, scene.run.open) == (1, [True] * 310)
+
+
+@pytest.mark.parametrize("overdue", [None, 4_000.0])
+def test_an_unscheduled_closure_does_not_halt_and_silence_begins_anew_after_it(overdue: float | None) -> None:
+    scene = Scene(f"{DAY} 11:00", stale_seconds=300.0)
+    scene.broker_says = False
+    scene.clock.pass_by(300 * SECOND)
+    scene.looks(3_000, overdue)
+    assert not [silent for silent, open in zip(scene.run.silent, scene.run.open, strict=True) if open and silent > 300]
+    assert 9 <= scene.asked <= 11
+    scene.broker_says = True
+    scene.looks(100, overdue)
+    assert max(scene.run.silent[-100:]) <= 300.0 or scene.run.open[-1]
+    scene.looks(300, overdue)
+    assert scene.run.open[-1]
+    assert scene.run.silent[-1] > 300.0
+
+
+def test_a_clock_that_does_not_answer_keeps_no_run_from_its_halt() -> None:
+    scene = Scene(f"{DAY} 11:00", stale_seconds=300.0)
+    scene.broker_says = None
+    scene.looks(301)
+    assert scene.run.open[-1]
+    assert (scene.asked, scene.run.silent[-1]) == (1, 301.0)
+
+
+def test_a_halted_run_asks_no_more() -> None:
+    scene = Scene(f"{DAY} 11:00", stale_seconds=300.0)
+    scene.run.halted = "risk.stale_seconds"
+    scene.looks(400)
+    assert scene.asked == 0
 
 
 def test_only_a_halted_run_books_without_a_bar_once_and_at_each_piece_of_news() -> None:
@@ -199,6 +255,24 @@ def test_a_feed_that_falls_silent_halts_the_run_closes_its_position_and_ends_it(
     assert utc(f"{DAY} 10:07:00") < feed.clock.utc < utc(f"{DAY} 10:08:00")
     assert feed.log.of("settled")
     assert feed.log.of("ended")[-1]["status"] == "filled"
+
+
+@pytest.mark.parametrize(("timeframe", "grace"), [("5m", 5), ("1h", 5), ("1d", 60)])
+def test_symbols_without_a_bar_are_waited_for_for_seconds_within_a_day_and_a_minute_after_it(
+    timeframe: str, grace: int
+) -> None:
+    with FakeBroker() as fake, Connection(fake.credentials(), config(timeframe=timeframe), streamed=False) as made:
+        history = of_minutes(5, 4)
+        source: Any = wall_clock_source(made, config(timeframe=timeframe), history, control=None)(Asked(), MemoryLog())
+        assert source._grace == grace * SECOND
+        assert source._seen["A"] > source._last == source._seen["B"]
+
+
+def test_at_alpaca_a_mute_stream_is_watched_and_each_symbols_last_bar_is_known() -> None:
+    with FakeBroker() as fake, Connection(fake.credentials(), config(), streamed=True) as made:
+        source: Any = wall_clock_source(made, config(), of_minutes(1, 4), control=None)(Asked(), MemoryLog())
+        assert source._mute.renew == made.renew_bars
+        assert source._known["A"] > source._released == source._known["B"]
 
 
 # --- an exchange that keeps a time of its own ----------------------------------------------------------------------
