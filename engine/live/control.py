@@ -46,18 +46,18 @@ class Control:
         Raises:
             BrokerError: it cannot be reached, or is not in lock-step.
         """
-        answer = self._call("POST", "/nextbar/advance")
+        answer = self._call("POST", "/nextbar/advance", ("time", "bars", "trade_updates"))
         return Advance(answer["time"], answer["bars"], answer["trade_updates"])
 
     def status(self) -> dict[str, Any]:
         """Mode, speed and time of the exchange; a BrokerError where there is none of ours."""
-        return self._call("GET", "/nextbar/status")
+        return self._call("GET", "/nextbar/status", ("mode", "time"))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _call(self, method: str, path: str) -> dict[str, Any]:
+    def _call(self, method: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
         try:
             self._connection.request(method, path, headers=self._headers)
             response = self._connection.getresponse()
@@ -68,6 +68,13 @@ class Control:
                 f"the exchange at {self._connection.host}:{self._connection.port} does not answer "
                 f"({type(error).__name__}); is nextbar exchange running there?"
             ) from error
+        told = body if isinstance(body, dict) else {}
         if response.status != 200:
-            raise BrokerError(f"the exchange refused {path}: {body.get('message', response.status)}")
-        return dict(body)
+            raise BrokerError(f"the exchange refused {path}: {told.get('message', response.status)}")
+        missing = [name for name in wanted if name not in told]
+        if missing:
+            raise BrokerError(
+                f"the exchange at {self._connection.host}:{self._connection.port} answered {path} without "
+                f"{', '.join(missing)}; is another server running there?"
+            )
+        return told

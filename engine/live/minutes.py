@@ -113,7 +113,6 @@ class StreamedMinutes:
         yield from self._missed(self._now())
         while not self._inbox.stopped:
             if self._reconnected():
-                self._mistrust()
                 yield from self._missed(self._now())
             for message in self._inbox.take_bars():
                 self._heard, self._suspect = message.received, False
@@ -140,10 +139,6 @@ class StreamedMinutes:
             self._noted("connection", stream=event.stream, state=event.state, detail=event.detail)
             back = back or (event.stream == BARS and event.state == "connected")
         return back
-
-    def _mistrust(self) -> None:
-        """From the last minute on bars may have been missed, if not from an earlier one on."""
-        self._gap = self._released if self._gap is None else self._gap
 
     # --- bars that wait for others ---------------------------------------------------------------------------------
 
@@ -199,9 +194,9 @@ class StreamedMinutes:
     def _missed(self, until: int, *, decides: bool = False) -> Iterator[Arrived]:
         """Bars of the gap, until then, from the history; the newest may yet wait for others.
 
-        ``decides``: the newest is decided on, if it is fresh.
+        Without a gap, one begins with the last minute released. ``decides``: the newest is decided on, if it is fresh.
         """
-        since = self._released if self._gap is None else self._gap
+        self._gap = since = self._released if self._gap is None else self._gap
         self._retry_at = 0
         if until - since < MINUTE:
             return
@@ -235,7 +230,6 @@ class StreamedMinutes:
         silent = min(tick - self._heard, now - opened - _OPENING) / 1e9
         if silent >= mute.fetch_seconds and tick >= self._ask_at:
             self._ask_at = tick + _ASK_AGAIN
-            self._mistrust()
             yield from self._missed((now - _SETTLED) // MINUTE * MINUTE, decides=True)
         if silent >= mute.renew_seconds and self._suspect and now < closed and tick >= self._renew_at:
             self._renew_at = tick + int(mute.renew_seconds * 1e9)

@@ -18,6 +18,7 @@ from engine.config import RunConfig
 from engine.credentials import Credentials, load_credentials
 from engine.errors import BrokerError
 from engine.live.connection import Connection
+from engine.live.control import Control
 from engine.live.rest import AccountLock, Line, NoAnswer
 from engine.live.streams import Streams
 from tests.live.rig import KEY, SECRET, FakeBroker, FakeSockets, config, mute_listener
@@ -214,7 +215,8 @@ def test_whether_the_market_is_open_is_the_brokers_word(fake: FakeBroker) -> Non
         assert made.is_open()
         fake.answers["/v2/clock"]["is_open"] = False
         assert not made.is_open()
-        for answer in ([], {}, {"is_open": "yes"}):
+        answers: list[Any] = [[], {}, {"is_open": "yes"}]
+        for answer in answers:
             fake.answers["/v2/clock"] = answer
             with pytest.raises(NoAnswer):
                 made.is_open()
@@ -290,6 +292,15 @@ def test_nothing_is_left_behind(fake: FakeBroker) -> None:
             assert made.states() == ("connected", "connected", 0)
             assert {t.name for t in set(threading.enumerate()) - running} >= {"nextbar-rest", "nextbar-bars"}
         assert not [t for t in threading.enumerate() if t not in before and t.name.startswith("nextbar-")]
+
+
+@pytest.mark.parametrize("answer", [[], {}, "text", None, {"mode": "lock-step"}])
+def test_a_server_that_is_no_exchange_of_ours_is_one_sentence(fake: FakeBroker, answer: Any) -> None:
+    fake.answers["/nextbar/status"] = answer
+    control = Control(fake.credentials())
+    with pytest.raises(BrokerError, match=r"answered /nextbar/status without (mode, )?time|does not answer"):
+        control.status()
+    control.close()
 
 
 # --- one run an account -------------------------------------------------------------------------------------------

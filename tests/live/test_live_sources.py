@@ -437,6 +437,21 @@ def test_when_the_stream_speaks_again_what_lies_between_is_fetched() -> None:
     ]
 
 
+def test_what_a_mute_stream_held_back_is_fetched_before_its_next_minute_is_released() -> None:
+    rows = morning(f"{DAY} 10:01", 2)
+    stage = Stage(f"{DAY} 10:00", History({"A": rows, "B": rows}))
+    stage.comes(f"{DAY} 10:01:01", bar("A", f"{DAY} 10:01", 1), bar("B", f"{DAY} 10:01", 1))
+    stage.does(f"{DAY} 10:02:00", lambda: setattr(stage.history, "fails", 1_000))
+    stage.comes(f"{DAY} 10:04:01", bar("A", f"{DAY} 10:04", 9), bar("B", f"{DAY} 10:04", 9))
+    stage.does(f"{DAY} 10:04:08", lambda: setattr(stage.history, "fails", 0))
+    steps = stage.steps(stage.watched(f"{DAY} 10:00"), f"{DAY} 10:05")
+    assert steps[1:] == [
+        ("01-02 10:02", "A1 B1", False),
+        ("01-02 10:03", "A2 B2", False),
+        ("01-02 10:04", "A9 B9", True),
+    ]
+
+
 # --- longer bars, fetched ------------------------------------------------------------------------------------------
 
 DAYS = [row(f"2024-01-{day:02}", day) for day in (2, 3, 4, 5, 8, 9, 10, 11, 12, 16)]  # no weekend, no King's day
@@ -534,6 +549,15 @@ def test_a_bar_that_a_symbols_history_lacked_at_the_start_is_seen_and_not_decide
     assert steps == [("01-03 16:00", "B3", False), ("01-04 16:00", "A4 B4", True)]
     assert stage.kinds() == []
     assert max(stage.overdue) < 60.0
+
+
+def test_a_bar_that_one_history_lacked_is_not_waited_for_in_the_others() -> None:
+    stage = Stage("2024-01-03 16:01:05", History({"A": DAYS[:2], "B": DAYS[:2]}))
+    stage.does("2024-01-03 16:05", stage.inbox.stop)
+    source = stage.polled("2024-01-03 16:00", seen={"B": "2024-01-02 16:00"})
+    steps = [(short(step), stage.clock.utc) for step in source]
+    assert steps == [(("01-03 16:00", "B3", False), utc("2024-01-03 16:01:05"))]
+    assert max(stage.overdue) < 0.0
 
 
 def test_bars_around_the_session_are_left_out_and_a_thin_symbol_gets_none_of_them() -> None:
