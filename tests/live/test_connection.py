@@ -32,6 +32,12 @@ def fake() -> Iterator[FakeBroker]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _locks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests run beside these, with the same key at the same address of Alpaca's."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
 def connection(fake: FakeBroker, rules: RunConfig | None = None, *, seconds: float = 0.5) -> Connection:
     made = Connection(fake.credentials(), rules or config(), streamed=True, now=lambda: NOW)
     made._line._seconds = seconds
