@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from engine.errors import NextbarError
 from engine.live.connection import Connection
 from engine.live.desk import AlpacaDesk
 from engine.live.journal import FILE, Journal
-from engine.live.rest import NoAnswer
 from engine.live.run import REPLAY, LiveRun, Plan
 from engine.live.status import Status
+from engine.live.verifier import Verifier
 from engine.paper_record import left_behind, read_paper, record_paper
 from engine.paper_stage import Stage, alpaca_stage, replay_stage
 from engine.preparation import Prepared, prepare
@@ -33,7 +32,6 @@ OnStatus = Callable[[Callable[[], Status]], None]
 """Called after each step with a function that gives the picture of the run, for whoever watches."""
 
 _COMPLETED, _STOPPED, _HALTED, _FAILED = "completed", "stopped", "halted", "failed"
-_VERIFY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +146,7 @@ def _trade(prepared: Prepared, stage: Stage, *, root: Path, now: datetime, on_st
 def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on_status: OnStatus) -> str:
     """Run to the end; how it ended."""
     config, connection = prepared.config, stage.connection
-    verifier = _Verifier(connection, config.broker.cash)
+    verifier = Verifier(connection, config.broker.cash)
 
     def after_step(run: LiveRun) -> None:
         verifier.look(run, journal)
@@ -194,52 +192,6 @@ class _Steps:
 
     def __iter__(self) -> Iterator[Any]:
         return self._steps()
-
-
-class _Verifier:
-    """Holds our ledger against the broker's account, now and then; no position is opened while they differ twice."""
-
-    def __init__(self, connection: Connection, cash: float) -> None:
-        self._connection = connection
-        self._cash = cash
-        self._next = time.monotonic() + _VERIFY_SECONDS
-        self._before: list[str] = []
-
-    def look(self, run: LiveRun, journal: Journal) -> None:
-        """Compare, if it is time to."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _VERIFY_SECONDS
-        try:
-            found = self._differences(run)
-        except NoAnswer as error:
-            run.events.append(str(error))
-            return
-        journal.write("account", differences=found)
-        # A fill may be on its way: only what is still there the next time counts.
-        lasting = [difference for difference in found if difference in self._before]
-        self._before = found
-        run.pause(f"the account differs from our ledger: {'; '.join(lasting)}" if lasting else "")
-
-    def at_the_end(self, run: LiveRun, journal: Journal, *, strict: bool) -> None:
-        """Compare once more; in a replay a difference is a defect."""
-        try:
-            found = self._differences(run)
-        except NoAnswer as error:
-            if strict:
-                raise
-            found = [f"the account was not compared: {error}"]
-        journal.write("account", differences=found)
-        if found and strict:
-            raise NextbarError(f"our ledger and the exchange differ: {'; '.join(found)}; please report")
-        for difference in found:
-            run.events.append(difference)
-
-    def _differences(self, run: LiveRun) -> list[str]:
-        ledger = run.venue.ledger
-        costs = run.venue.commission_paid + ledger.interest_paid
-        held = {symbol: position.quantity for symbol, position in ledger.positions.items()}
-        return self._connection.differences(ledger.cash - self._cash, held, costs=-costs)
 
 
 @contextmanager

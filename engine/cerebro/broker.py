@@ -239,12 +239,7 @@ class Broker(bt.BrokerBase):
         events = self.venue.on_bars(time=time, session=session_number(time), session_ends=False, bars={})
         self._report(events, self._now())
         self._borrows = self.venue.ledger.borrows
-
-    def close_rest(self) -> None:
-        """Once trading is halted: close what is still held and no order is closing, as after a close turned down."""
-        if self.gate.halted:
-            closing = {order.symbol for order in self.venue.open_orders.values() if order.closing}
-            self._close_positions(self._now(), left_out=closing)
+        self._close_rest(self._now())
 
     def _now(self) -> float:
         """Float days of the present step; the lean loop knows it, the stock loop leaves it to the feeds."""
@@ -271,6 +266,7 @@ class Broker(bt.BrokerBase):
         self._report(events, now)
         self._borrows = self.venue.ledger.borrows
         self._observe(now)
+        self._close_rest(now)
 
     def _observe(self, now: float) -> None:
         if not (self._borrows or self._watches):
@@ -293,6 +289,12 @@ class Broker(bt.BrokerBase):
         for order in list(self.venue.open_orders.values()):
             self._report(self.venue.cancel(order, self.gate.halted), now)
         self._close_positions(now)
+
+    def _close_rest(self, now: float) -> None:
+        """Once trading is halted: close what is still held and no order is closing, as after one that expired."""
+        if self.gate.halted:
+            closing = {order.symbol for order in self.venue.open_orders.values() if order.closing}
+            self._close_positions(now, left_out=closing)
 
     def _close_positions(self, now: float, *, left_out: Collection[str] = ()) -> None:
         for symbol, data in sorted(self._feeds.items()):

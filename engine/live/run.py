@@ -194,8 +194,7 @@ class LiveRun:
         return self._time + _BETWEEN_BARS
 
     def _send(self) -> int:
-        """Send what was decided; once trading is halted, also what is still to be closed. How many orders went out."""
-        self.broker.close_rest()
+        """Send what was decided; once trading is halted, whatever fails on the way. How many orders went out."""
         sent = self.venue.flush(self._after_the_bar, insist=bool(self.halted))
         self.sent += sent
         return sent

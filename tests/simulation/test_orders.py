@@ -516,3 +516,16 @@ def test_a_halt_from_outside_cancels_closes_and_lets_nothing_open() -> None:
     assert [order.status for order in played.broker.submitted] == ["filled", "canceled", "filled", "refused"]
     assert played.broker.gate.halted == "the feed is mute"
     assert played.position.size == 0
+
+
+def test_a_halts_close_that_expired_is_given_again() -> None:
+    """A fraction is for the day: where its symbol has no bar on that day, the close must not be forgotten."""
+    times = days(6)
+    frames = {"A": frame([100.0] * 6, times), "B": frame([100.0, 100.0, 40.0, 40.0, 40.0], times.delete(3))}
+    used = broker(fractional=True, risk=RiskConfig(max_drawdown_halt=0.05))
+    steps = {1: lambda s: [s.buy(s.data1, size=20.5)]}
+    played = play(LEAN, frames, Scripted, used, script=steps)
+    assert [(order.symbol, order.status) for order in used.submitted] == [
+        ("B", "filled"), ("B", "expired"), ("B", "filled"),
+    ]  # fmt: skip
+    assert played.getposition(played.data1).size == 0.0
