@@ -181,7 +181,8 @@ def _traded(prepared: Prepared, stage: Stage, folder: Path, journal: Journal, on
     verifier.at_the_end(live, journal, strict=stage.mode == "replay")
     if live.halted:
         return _HALTED
-    return _STOPPED if connection.inbox.stopped else _COMPLETED
+    inbox = connection.inbox
+    return _STOPPED if inbox.stopped and not inbox.finished else _COMPLETED
 
 
 class _Steps:

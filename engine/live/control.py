@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from engine.credentials import Credentials
 from engine.errors import BrokerError
 
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 10.0
 
 
 class Advance(NamedTuple):

@@ -60,6 +60,7 @@ class Inbox:
         self._lost: set[str] = set()
         self._failure: NextbarError | None = None
         self._stopped = False
+        self.finished = False
 
     # --- from the SDK's threads ------------------------------------------------------------------------------------
 
@@ -107,6 +108,11 @@ class Inbox:
                 self._changed.notify_all()
             finally:
                 self._changed.release()
+
+    def finish(self) -> None:
+        """Whoever waits is let go: there is nothing more to come."""
+        self.finished = True
+        self.stop()
 
     # --- for the thread that acts ----------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ _INTRADAY_SETTLE_SECONDS = 5.0
 _STALE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 60.0
 _CLOCK_SECONDS = 60.0
+_OVER_SECONDS, _SETTLED = 2.0, 60.0
 
 
 def wall_clock_source(
@@ -58,6 +59,11 @@ def wall_clock_source(
             if kind == "connection" and fields["state"] == "connected":
                 watch.catch_up()
 
+        def look(*silent: float) -> None:
+            watch.look(*silent)
+            if clock.is_over():
+                connection.inbox.finish()
+
         if timeframe == "1m":
             grace = max(_SHORTEST_GRACE_SECONDS, _GRACE_SECONDS / clock.speed)
             return StreamedMinutes(
@@ -73,7 +79,7 @@ def wall_clock_source(
                 noted=noted,
                 # An exchange on this machine loses nothing, and its time may run much faster.
                 mute=Mute(hours=hours.of, renew=connection.renew_bars) if control is None else None,
-                on_idle=watch.look,
+                on_idle=look,
                 settles=watch.settles,
             )
         settling = _settling(timeframe, clock.speed)
@@ -90,7 +96,7 @@ def wall_clock_source(
             settle_seconds=settling,
             grace_seconds=settling,
             noted=noted,
-            on_idle=watch.look,
+            on_idle=look,
             settles=watch.settles,
         )
 
@@ -112,15 +118,21 @@ class _Clock:
         status: Mapping[str, Any] = {} if control is None else control.status()
         self.speed = float(status.get("speed") or 1.0)
         self._told = self._at = 0
+        self._done = False
 
     def now(self) -> int:
         """UTC ns. An exchange's time moves from bar to bar; in between it is taken to go on at its speed."""
         if self._control is None:
             return time.time_ns()
-        told = int(self._control.status()["time"])
+        status = self._control.status()
+        told, self._done = int(status["time"]), bool(status["done"])
         if told != self._told:
             self._told, self._at = told, time.monotonic_ns()
         return told + int((time.monotonic_ns() - self._at) * self.speed) if math.isfinite(self.speed) else told
+
+    def is_over(self) -> bool:
+        """Whether an exchange on this machine has shown its last bar some time ago."""
+        return self._done and time.monotonic_ns() - self._at > (_OVER_SECONDS + 2 * _SETTLED / self.speed) * 1e9
 
 
 class SessionHours:

@@ -267,3 +267,25 @@ def test_a_journal_without_its_history_is_one_sentence(sma: Project) -> None:
     del manifest["journal"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert "journal missing" in sma.fails(3, "twin", folder)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "speed"), [("1d", "40000"), ("1m", "6000")], ids=["days are polled", "minutes are streamed"]
+)
+def test_a_run_on_an_exchange_with_a_clock_of_its_own_decides_and_ends_with_it(
+    empty: Project, timeframe: str, speed: str
+) -> None:
+    days = {"source": "sample:tech", "symbols": ["AAPL"]}
+    minutes = {"source": "sample:minutes", "symbols": ["SYN_CALM"], "timeframe": "1m"}
+    empty.write(
+        model=None,
+        data=days if timeframe == "1d" else minutes,
+        strategy={"kind": "strategies.buy_and_hold:BuyAndHold"},
+        spans={"test": ["2011-01-03", "2011-01-14"] if timeframe == "1d" else ["2023-11-24", "2023-11-24"]},
+    )
+    with served("run.yaml", "--port", "0", "--speed", speed) as url:
+        keys = {"APCA_API_KEY_ID": "practice", "APCA_API_SECRET_KEY": "practice", "APCA_API_BASE_URL": url}
+        out, err = start("paper", "run.yaml", "--json", **keys).communicate(timeout=90)
+    value = json.loads(out)
+    assert value["status"] == "completed", err
+    assert value["metrics"]["strategy"]["fills"] == 1
