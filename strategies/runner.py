@@ -17,9 +17,9 @@ class RuleStrategy(bt.Strategy):
 
     A symbol is decided on at its own bars only: one that is not listed yet, has stopped, or has no bar now keeps its
     target. Sells go out before buys, then symbols in order. A reversal is two orders on two bars: the position is
-    closed first. A target whose order the broker turns down, at once or later, does not count as ordered, and is tried again
-    at the next bar; so is the part of one that there was no room for, or that an order left when it ended. While an
-    order is under way, as a slow broker may leave it beyond its bar, its symbol is not ordered again.
+    closed first. A target whose order the broker turns down, at once or later, does not count as ordered, and is tried
+    again at the next bar; so is the part of one that there was no room for, or that an order left when it ended. While
+    an order is under way, as a slow broker may leave it beyond its bar, its symbol is not ordered again.
     """
 
     params = (("rule", None),)
