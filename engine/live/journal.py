@@ -6,6 +6,7 @@ is on the disk soon after. Reading goes on while a run writes. Entries are never
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -174,6 +175,10 @@ class Journal:
         try:
             with _Explained(self.path):
                 self._connection.commit()
+            if self._lock is not None:
+                # All in one file, without the two beside it; not while somebody reads.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._connection.execute("PRAGMA journal_mode=DELETE")
         finally:
             self._connection.close()
             if self._lock is not None:

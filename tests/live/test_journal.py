@@ -211,3 +211,19 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     journal = Journal.read_only(folder / "journal.sqlite", identity="abc")
     assert len(list(journal.entries())) == 200
     journal.close()
+
+
+def test_a_journal_that_is_closed_is_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal.create(path, {"id": "1"})
+    journal.write("end", how="completed")
+    reader = Journal.read_only(path)
+    assert list(reader.entries()) == []  # a reader of a run that goes on, still there when it ends
+    journal.close()
+    reader.close()
+    again = Journal.read_only(path)
+    assert [entry.kind for entry in again.entries()] == ["end"]
+    again.close()
+    other = Journal.create(tmp_path / "other.sqlite", {"id": "2"})
+    other.close()
+    assert sorted(file.name for file in tmp_path.glob("other*")) == ["other.lock", "other.sqlite"]
