@@ -20,7 +20,7 @@ from engine.errors import BrokerError
 from engine.live.inbox import Inbox
 from engine.live.rest import FORBIDDEN, TOO_MANY, UNAUTHORIZED, AccountLock, Line, NoAnswer, answered
 from engine.live.streams import BARS, TRADES, Streams
-from engine.live.verifier import Account, gaps
+from engine.live.verifier import Account
 
 # A clock that is off by more would put bars into the wrong minute.
 _CLOCK_SECONDS = 2.0
@@ -203,20 +203,6 @@ class Connection:
         if self._credentials.local or abs(off) <= _CLOCK_SECONDS:
             return []
         return [f"this machine's clock is {off:+.1f} seconds off the broker's; set it (by NTP)"]
-
-    def differences(self, cash: float, held: Mapping[str, float], *, costs: float) -> list[str]:
-        """Where the broker's account differs from our ledger, one sentence each.
-
-        Args:
-            cash: what our account has gained since the start, account currency.
-            held: symbol -> signed quantity by our ledger.
-            costs: the part of ``cash`` that is commission and interest, negative; the broker may not have charged it.
-
-        Raises:
-            NoAnswer, BrokerError: see ``asked``.
-        """
-        found = gaps(self.holdings(), cash=cash, costs=costs, held=held, tolerance=_CENT)
-        return [gap.sentence for gap in found]
 
     def holdings(self) -> Account:
         """What the account has gained since the start, and what it holds, of all symbols.

@@ -21,6 +21,7 @@ from engine.live.connection import Connection
 from engine.live.control import Control
 from engine.live.rest import AccountLock, Line, NoAnswer
 from engine.live.streams import Streams
+from engine.live.verifier import gaps
 from tests.live.rig import KEY, SECRET, FakeBroker, FakeSockets, config, mute_listener
 
 NOW = datetime.fromisoformat("2024-01-02T10:00:00-05:00").timestamp()
@@ -169,9 +170,9 @@ def test_a_question_that_fails_while_it_runs_can_be_asked_again(fake: FakeBroker
             made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
         assert made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC)) == {}
         with pytest.raises(NoAnswer):
-            made.differences(0.0, {}, costs=0.0)
+            gaps(made.holdings(), cash=0.0, held={}, costs=0.0, tolerance=0.01)
         made.check()
-        assert made.differences(0.0, {}, costs=0.0) == []
+        assert gaps(made.holdings(), cash=0.0, held={}, costs=0.0, tolerance=0.01) == []
 
 
 def test_differences_are_told_and_positions_of_others_are_left_alone(fake: FakeBroker) -> None:
@@ -179,9 +180,11 @@ def test_differences_are_told_and_positions_of_others_are_left_alone(fake: FakeB
         made.check()
         fake.answers["/v2/positions"] = [{"symbol": "A", "qty": "-5"}, {"symbol": "FOREIGN", "qty": "5"}]
         fake.answers["/v2/account"]["cash"] = "99000"
-        assert made.differences(-1000.0, {"A": -5.0, "B": 0.0}, costs=0.0) == []
-        assert made.differences(-1001.0, {"A": -5.0}, costs=-1.0) == []  # the paper account charges no commission
-        assert len(made.differences(-900.0, {"A": 5.0, "B": 1.0}, costs=0.0)) == 3
+        assert gaps(made.holdings(), cash=-1000.0, held={"A": -5.0, "B": 0.0}, costs=0.0, tolerance=0.01) == []
+        assert (
+            gaps(made.holdings(), cash=-1001.0, held={"A": -5.0}, costs=-1.0, tolerance=0.01) == []
+        )  # the paper account charges no commission
+        assert len(gaps(made.holdings(), cash=-900.0, held={"A": 5.0, "B": 1.0}, costs=0.0, tolerance=0.01)) == 3
 
 
 @pytest.mark.parametrize(
