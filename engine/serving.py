@@ -12,10 +12,10 @@ from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars
-from engine.exchange.server import AccountSpec, ExchangeServer
+from engine.exchange.account import PRACTICE, AccountSpec
+from engine.exchange.server import ExchangeServer
 
-# Key and secret of the one account of `nextbar exchange`: it serves this machine only, and guards nothing.
-PRACTICE = ("practice", "practice")
+__all__ = ["PRACTICE", "bars_to_replay", "serve"]
 
 
 def serve(

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.config import BrokerConfig
-from engine.exchange.faults import Refusal, duplicate, forbidden, invalid, not_found
 from engine.exchange.listed import Listed
-from engine.exchange.tickets import Leg, Ticket, read_changes, read_client_id, read_quantity
+from engine.exchange.refusals import Refusal, duplicate, forbidden, invalid, not_found
+from engine.exchange.tickets import Leg, Ticket, Transfer, read_changes, read_client_id, read_quantity
 from engine.exchange.wire import identity, moment, number
 from engine.trading.costs import Costs
-from engine.trading.ledger import Ledger
+from engine.trading.ledger import Ledger, Position, position_after
 from engine.trading.orders import BUY, QUANTITY_PLACES, SELL, Fill, Order, OrderStatus
 from engine.trading.sizing import rounded_down
 from engine.trading.venue import Event, Venue
+
+# Key and secret of the one account of `nextbar exchange` and of a replay: they guard nothing beyond this machine.
+PRACTICE = ("practice", "practice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Account:
 
     Attributes:
         listed: every order by its id, in the sequence in which they came.
-        tell: takes a trade update, as the bytes of its JSON; None while no trading stream listens.
+        tell: takes a trade update, its execution id and the bytes of its JSON; None while no trading stream listens.
         days: (time, equity) at the end of each session gone by.
     """
 
@@ -51,11 +54,12 @@ class Account:
         )
         self.id = identity("account", spec.key)
         self.listed: dict[str, Listed] = {}
-        self.tell: Callable[[bytes], None] | None = None
+        self.tell: Callable[[str, bytes], None] | None = None
         self.days: list[tuple[int, float]] = []
         self._by_client_id: dict[str, Listed] = {}
         self._by_number: dict[int, Listed] = {}
         self._held: dict[str, float] = {}
+        self._stamped = (-1, 0)
 
     # --- looking up ------------------------------------------------------------------------------------------------
 
@@ -95,7 +99,7 @@ class Account:
             if leg is not None:
                 self._add_leg(listed, leg, time)
         listed.legs.sort(key=lambda leg: leg.order.type != "limit")  # Alpaca names the target first
-        self._announce(listed)
+        self._announce(listed, time)
         return listed
 
     def cancel(self, listed: Listed, time: int) -> None:
@@ -117,10 +121,13 @@ class Account:
         if not listed.open:
             raise invalid(f'order is already in "{listed.status}" state and cannot be replaced')
         old = listed.order
+        if listed.filled_quantity and listed.legs:
+            raise invalid("an entry that is filled in part cannot be replaced: its legs are of its first size")
         client_order_id = read_client_id(changes)
         if client_order_id in self._by_client_id:
             raise duplicate()
-        asked = read_changes(old, listed.quantity, changes, fractional=self.spec.broker.fractional)
+        # What was filled stays with the old id: the new order is for the rest.
+        asked = read_changes(old, old.remaining, changes, fractional=self.spec.broker.fractional)
         new = replace(
             old,
             id=len(self._by_number) + 1,
@@ -131,6 +138,7 @@ class Account:
             decided=time,
             parent=old.parent if old.status is OrderStatus.HELD else None,
             parent_filled=math.inf,
+            filled_quantity=0.0,
             status=OrderStatus.ACCEPTED,
             session=-1,
             triggered=False,
@@ -151,12 +159,12 @@ class Account:
         if listed.parent is not None:
             listed.parent.legs[listed.parent.legs.index(listed)] = made
         listed.legs = []
-        listed.status, listed.replaced, listed.updated, listed.replaced_by = "replaced", time, time, made.id
-        self._tell("replaced", listed, time)
+        listed.status, listed.replaced, listed.replaced_by = "replaced", self._stamp(listed, time), made.id
+        self._tell("replaced", listed)
         if new.status is OrderStatus.HELD or made.stands_behind:
             made.status = "held"
         else:
-            self._announce(made)
+            self._announce(made, time)
         return made
 
     def close(self, symbol: str, time: int, *, quantity: Any = None, percentage: Any = None) -> Listed:
@@ -201,34 +209,61 @@ class Account:
         last = {event.order.id: position for position, event in enumerate(events)}
         for position, (order, fill) in enumerate(events):
             listed = self._by_number[order.id]
-            listed.updated = time
+            # An order that also ends later in this bar carries its end already.
+            goes_on = order.status is OrderStatus.ACCEPTED or last[order.id] != position
             if fill is not None:
-                self._fill(listed, fill)
-            elif order.status is OrderStatus.ACCEPTED or last[order.id] != position:
-                # A leg wakes; one that also ends in this bar carries its end already.
+                self._fill(listed, fill, goes_on=goes_on)
+            elif goes_on:  # a leg wakes
                 listed.status = "held" if listed.stands_behind else "new"
+                self._stamp(listed, time)
                 if listed.status == "new":
-                    self._tell("new", listed, time)
+                    self._tell("new", listed)
             elif order.status is OrderStatus.EXPIRED:
-                listed.status, listed.expired = "expired", time
-                self._tell("expired", listed, time)
+                listed.status, listed.expired = "expired", self._stamp(listed, time)
+                self._tell("expired", listed)
             else:
                 self._canceled(listed, time)
 
-    def _fill(self, listed: Listed, fill: Fill) -> None:
-        listed.filled_quantity, listed.filled_price = fill.quantity, fill.price
+    def _fill(self, listed: Listed, fill: Fill, *, goes_on: bool) -> None:
+        listed.add(fill)
         held = self._held[fill.symbol] = round(self._held.get(fill.symbol, 0.0) + fill.signed_quantity, QUANTITY_PLACES)
+        time = self._stamp(listed, fill.time)
         if listed.order.status is OrderStatus.FILLED:
-            listed.status, listed.filled = "filled", fill.time
-            self._tell("fill", listed, fill.time, fill=fill, held=held)
-        else:
-            listed.status = "partially_filled"
-            self._tell("partial_fill", listed, fill.time, fill=fill, held=held)
+            listed.status, listed.filled = "filled", time
+            self._tell("fill", listed, fill=fill, held=held)
+            return
+        listed.status = "partially_filled"
+        self._tell("partial_fill", listed, fill=fill, held=held)
+        if not goes_on:
             self._canceled(listed, fill.time)
 
     def _canceled(self, listed: Listed, time: int) -> None:
-        listed.status, listed.canceled = "canceled", time
-        self._tell("canceled", listed, time)
+        listed.status, listed.canceled = "canceled", self._stamp(listed, time)
+        self._tell("canceled", listed)
+
+    # --- from outside ----------------------------------------------------------------------------------------------
+
+    def transfer(self, moved: Transfer, time: int) -> float:
+        """Book shares in or out without an order, at a price and without commission; the quantity held then.
+
+        Nothing is told of it: who trades the account finds a position that none of its orders explains.
+
+        Raises:
+            Refusal: the account could not hold that.
+        """
+        ledger = self.venue.ledger
+        held = ledger.positions.get(moved.symbol, Position())
+        quantity, average = position_after(held.quantity, held.average_price, moved.quantity, moved.price)
+        quantity = round(quantity, QUANTITY_PLACES)
+        if not self.spec.broker.fractional and moved.quantity != math.trunc(moved.quantity):
+            raise invalid(f"qty must be a whole number of shares, found {number(moved.quantity)}")
+        if quantity < 0.0 and not self.venue.short:
+            raise invalid(f"short selling is off: {number(held.quantity)} held, {number(-moved.quantity)} taken out")
+        ledger.positions[moved.symbol] = Position(quantity, average)
+        ledger.cash -= moved.quantity * moved.price
+        ledger.cash_history.append((time, ledger.cash))
+        self._held[moved.symbol] = quantity
+        return quantity
 
     # --- making orders ---------------------------------------------------------------------------------------------
 
@@ -278,15 +313,28 @@ class Account:
         self.listed[listed.id] = self._by_client_id[listed.client_order_id] = self._by_number[order.id] = listed
         return listed
 
-    def _announce(self, listed: Listed) -> None:
-        self._tell("pending_new", listed, listed.submitted, status="pending_new")
-        self._tell("new", listed, listed.submitted)
+    def _stamp(self, listed: Listed, time: int) -> int:
+        """Mark a change of the order with a time that no other change of the account has; the time.
+
+        It is the simulated moment and, for each change after the moment's first, a nanosecond more: what a client
+        missed can be put in order by it.
+        """
+        moment_of_last, count = self._stamped
+        count = count + 1 if time == moment_of_last else 0
+        self._stamped = (time, count)
+        listed.updated = time + count
+        return listed.updated
+
+    def _announce(self, listed: Listed, time: int) -> None:
+        self._stamp(listed, time)
+        self._tell("pending_new", listed, status="pending_new")
+        self._stamp(listed, time)
+        self._tell("new", listed)
 
     def _tell(
         self,
         event: str,
         listed: Listed,
-        time: int,
         *,
         fill: Fill | None = None,
         held: float | None = None,
@@ -294,10 +342,11 @@ class Account:
     ) -> None:
         if self.tell is None:
             return
+        execution = identity("execution", listed.id, event, listed.updated)
         data: dict[str, Any] = {
             "event": event,
-            "timestamp": moment(time),
-            "execution_id": identity("execution", listed.id, event),
+            "timestamp": moment(listed.updated),
+            "execution_id": execution,
             "order": listed.to_json(status=status),
         }
         if fill is not None and held is not None:
@@ -308,7 +357,7 @@ class Account:
                 # Ours alone: Alpaca does not know a price before slippage.
                 "reference_price": number(fill.reference_price),
             }
-        self.tell(json.dumps({"stream": "trade_updates", "data": data}).encode())
+        self.tell(execution, json.dumps({"stream": "trade_updates", "data": data}).encode())
 
 
 def _refusal(order: Order, venue: Venue) -> Refusal:

@@ -6,15 +6,19 @@ import asyncio
 import json
 import math
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import NextbarError
 from engine.exchange.exchange import Client, Exchange
-from engine.exchange.faults import unauthorized
 from engine.exchange.loopback import refusal_of_pages
+from engine.exchange.refusals import Refusal, invalid, unauthorized
 from engine.exchange.rest import RateLimit, answer, router
 from engine.exchange.sockets import market_data, trade_updates
+from engine.exchange.wire import moment
+
+_CONFLICT = 40910000
 
 
 class Application:
@@ -56,9 +60,12 @@ class Application:
     async def _serve(self, client: Client, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if path == "/nextbar/advance" and method == "POST":
-            await self._advance(client, send)
+            await self._advance(client, scope["query_string"], send)
         elif path == "/nextbar/status" and method == "GET":
             await _send(send, 200, json.dumps(self._status(client)).encode())
+        elif path.startswith("/nextbar/"):
+            scope["client_account"], scope["limits"] = client, ()
+            await self._rest(scope, receive, send)
         else:
             may_pass, scope["limits"] = self._limit.take(client.account)
             if may_pass:
@@ -69,19 +76,48 @@ class Application:
                     scope, receive, send
                 )
 
-    async def _advance(self, client: Client, send: Send) -> None:
-        """The lock-step clock's next step. The hot path of a replay: no router, no response object."""
-        if self.speed is not None:
-            message = "this exchange keeps its own clock; start it in lock-step (without a speed) to advance it"
-            await _send(send, 409, json.dumps({"code": 40910000, "message": message}).encode())
-            return
+    async def _advance(self, client: Client, query: bytes, send: Send) -> None:
+        """The lock-step clock's next step. The hot path of a replay: no router, no response object.
+
+        A client that says after which time it wants the next step may ask again when an answer was lost: the step that
+        was taken is answered once more, and nothing moves twice.
+        """
         exchange = self.exchange
-        moved = exchange.advance()
-        time, done = (exchange.now, "false") if moved else ("null", "true")
-        body = f'{{"time":{time},"done":{done},"bars":{client.bars},"trade_updates":{client.trade_updates}}}'
+        try:
+            taken = self._taken_already(query)
+        except Refusal as refusal:
+            await _send(send, refusal.status, json.dumps(refusal.body).encode())
+            return
+        moved = not taken and exchange.advance()
+        time, done = (exchange.now, "false") if moved or taken else ("null", "true")
+        start = "null" if exchange.last_start is None else exchange.last_start
+        body = (
+            f'{{"time":{time},"done":{done},"bars":{client.bars},"trade_updates":{client.trade_updates},'
+            f'"step":{exchange.position},"start":{start},"moved":{"true" if moved else "false"},'
+            f'"shown":{client.shown},"told":{json.dumps(client.told)}}}'
+        )
         if moved:
             await asyncio.sleep(0)  # the senders' turn: what was pushed goes out before the answer
         await _send(send, 200, body.encode())
+
+    def _taken_already(self, query: bytes) -> bool:
+        """Whether the step after the time that the client names was taken before; a Refusal where none can follow."""
+        if self.speed is not None:
+            message = "this exchange keeps its own clock; start it in lock-step (without a speed) to advance it"
+            raise Refusal(409, _CONFLICT, message)
+        if not query:
+            return False
+        text = parse_qs(query.decode("latin-1")).get("after", [""])[0]
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise invalid(f"invalid after: expected UTC nanoseconds, found {text[:40]!r}")
+        after, now = int(text), self.exchange.now
+        if now < after:
+            raise Refusal(
+                409, _CONFLICT,
+                f"the exchange stands at {moment(now)}, before {moment(after)}, the time it was asked to go on from; "
+                "it has begun afresh, or from an older state",
+            )  # fmt: skip
+        return now > after
 
     def _status(self, client: Client) -> dict[str, Any]:
         exchange, speed = self.exchange, self.speed
@@ -92,6 +128,7 @@ class Application:
             "speed": speed if speed is None or math.isfinite(speed) else "inf",
             "time": exchange.now,
             "done": exchange.done,
+            "step": exchange.position,
             "bars": client.bars,
             "trade_updates": client.trade_updates,
         }

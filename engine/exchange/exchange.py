@@ -15,12 +15,13 @@ from engine.config import digest, dump
 from engine.data.calendars import session_number
 from engine.errors import ConfigError, NextbarError, StorageError
 from engine.exchange.account import Account, AccountSpec
-from engine.exchange.faults import invalid
 from engine.exchange.listed import Listed
 from engine.exchange.market import Market, Step
 from engine.exchange.outlets import Outlet
+from engine.exchange.refusals import invalid
 from engine.exchange.state import Action, ActionLog
-from engine.exchange.tickets import read_ticket
+from engine.exchange.tickets import read_ticket, read_transfer
+from engine.exchange.wire import number
 from engine.trading.venue import Bar
 
 SCHEMA = 1
@@ -32,12 +33,17 @@ class Client:
     Attributes:
         bars, trade_updates: messages pushed to its connections since the exchange started; an update is counted once,
             however many streams it went to.
+        shown: bar messages pushed in the last step.
+        told: execution ids of the trade updates pushed since the last step began, and before it since the step before.
     """
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.bars = 0
         self.trade_updates = 0
+        self.shown = 0
+        self.told: list[str] = []
+        self._told_before = 0
         self.data: Outlet | None = None
         self.trading: set[Outlet] = set()
 
@@ -54,8 +60,19 @@ class Client:
         if self.data is outlet:
             self.data = None
 
-    def _push(self, message: bytes) -> None:
+    def begin_step(self) -> None:
+        """Forget what was told up to the end of the step before, and what it showed."""
+        del self.told[: self._told_before]
+        self._told_before = 0
+        self.shown = 0
+
+    def end_step(self) -> None:
+        """What is told from here on is told between two steps, and kept over the next."""
+        self._told_before = len(self.told)
+
+    def _push(self, execution: str, message: bytes) -> None:
         self.trade_updates += 1
+        self.told.append(execution)
         for outlet in self.trading:
             outlet.push(message)
 
@@ -71,6 +88,7 @@ class Exchange:
         position: number of steps gone.
         prices: last close of every symbol that has one.
         last_day_prices: the same at the end of the last session.
+        last_start: smallest start of the bars of the last step, UTC ns; None before any.
     """
 
     def __init__(self, market: Market, accounts: Sequence[AccountSpec]) -> None:
@@ -85,7 +103,9 @@ class Exchange:
         self.clients = [Client(Account(spec, self.prices)) for spec in accounts]
         self._keys = [(spec.key.encode(), spec.secret.encode(), client) for spec, client in self._specs()]
         self._numbers = {client.account.id: number for number, client in enumerate(self.clients)}
+        self.last_start: int | None = None
         self._log: ActionLog | None = None
+        self._untouched = True
         self._shown: Step | None = None
         self._packer = msgpack.Packer()
 
@@ -125,6 +145,24 @@ class Exchange:
                 ) from error
         self._log = log
 
+    def keep(self, log: ActionLog) -> None:
+        """Write every action to this log from now on.
+
+        Raises:
+            ConfigError: something has happened already, or another log is kept.
+            StorageError: the log is not empty.
+        """
+        if self._log is not None or not self._untouched:
+            raise ConfigError(
+                "the exchange has begun already, so a state kept from now on would miss its beginning; "
+                "name its state before the first order and the first step"
+            )
+        if not log.empty:
+            raise StorageError(
+                f"{log.path}: this state has actions already, and the exchange begins afresh; name a new file"
+            )
+        self._log = log
+
     def _repeat(self, action: Action) -> None:
         if action.kind == "advance":
             for _ in range(action.times):
@@ -139,10 +177,13 @@ class Exchange:
             self.replace(account, account.find(action.detail["id"]), action.detail["changes"])
         elif action.kind == "close":
             self.close(account, **action.detail)
+        elif action.kind == "transfer":
+            self.transfer(account, action.detail)
         else:
             raise StorageError(f"an unknown kind of action, {action.kind}")
 
     def _record(self, kind: str, account: Account, detail: Any) -> None:
+        self._untouched = False
         if self._log is not None:
             self._log.record(kind, self._numbers[account.id], detail)
 
@@ -189,6 +230,17 @@ class Exchange:
         self._record("close", account, detail)
         return made
 
+    def transfer(self, account: Account, body: Any) -> dict[str, str]:
+        """Book shares into or out of an account from outside; symbol, quantity held and cash after it."""
+        self._check_log()
+        moved = read_transfer(body)
+        if moved.symbol not in self.prices:
+            known = moved.symbol in self.market.series
+            raise invalid(f"{moved.symbol} has no price yet" if known else f"asset {moved.symbol!r} not found")
+        held = account.transfer(moved, self.now)
+        self._record("transfer", account, body)
+        return {"symbol": moved.symbol, "qty": number(held), "cash": number(account.venue.ledger.cash)}
+
     # --- the clock -------------------------------------------------------------------------------------------------
 
     @property
@@ -207,6 +259,8 @@ class Exchange:
     def match(self) -> None:
         """The first half of a step: the clock moves, orders meet the new bars, accounts hear of what became of them."""
         self._check_log()
+        for client in self.clients:
+            client.begin_step()
         self._match()
         if self._log is not None:
             self._log.advance()
@@ -219,6 +273,8 @@ class Exchange:
         self.prices.update((symbol, bar.close) for symbol, bar in bars.items())
         self.now = step.time
         self.position += 1
+        self.last_start = min(step.starts)
+        self._untouched = False
         self._shown = step
         for client in self.clients:
             account = client.account
@@ -237,8 +293,12 @@ class Exchange:
     def show(self) -> None:
         """The second half of a step: push its bars. Alpaca streams bars of a minute and of a day."""
         step, self._shown = self._shown, None
-        if step is None or self.market.timeframe not in ("1m", "1d"):
-            return
+        if step is not None and self.market.timeframe in ("1m", "1d"):
+            self._push_bars(step)
+        for client in self.clients:
+            client.end_step()
+
+    def _push_bars(self, step: Step) -> None:
         channel, kind = ("bars", "b") if self.market.timeframe == "1m" else ("dailyBars", "d")
         messages: list[bytes] | None = None
         for client in self.clients:
@@ -249,6 +309,7 @@ class Exchange:
             for symbol, message in zip(step.symbols, messages, strict=True):
                 if outlet.wants(channel, symbol) and outlet.push(message):
                     client.bars += kind == "b"
+                    client.shown += 1
 
     def _messages(self, step: Step, kind: str) -> list[bytes]:
         pack = self._packer.pack

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.exchange.exchange import Exchange
-from engine.exchange.faults import invalid
+from engine.exchange.refusals import invalid
 from engine.exchange.wire import moment, nanoseconds
 
 MOST_BARS = 10_000

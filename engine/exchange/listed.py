@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.exchange.wire import asset_id, moment, number
-from engine.trading.orders import SIDE_NAMES, Order
+from engine.trading.orders import QUANTITY_PLACES, SIDE_NAMES, Fill, Order
 
 # Statuses from which an order may still fill.
-OPEN = ("pending_new", "accepted", "new", "held")
+OPEN = ("pending_new", "accepted", "new", "held", "partially_filled")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Listed:
     """One order. Dates are UTC nanoseconds of simulated time, None where it did not happen.
 
-    The venue fills an order once, in full or cut, so the average price is that fill's price.
+    Attributes:
+        filled_quantity: of all its fills so far; ``filled_price`` is their average, weighted by quantity.
+        reference_price: the last fill's price before slippage.
     """
 
     order: Order
@@ -31,6 +33,7 @@ class Listed:
     legs: list[Listed] = field(default_factory=list)
     filled_quantity: float = 0.0
     filled_price: float | None = None
+    reference_price: float | None = None
     filled: int | None = None
     canceled: int | None = None
     expired: int | None = None
@@ -52,6 +55,13 @@ class Listed:
     def stands_behind(self) -> bool:
         """Whether Alpaca calls it held even when it is awake: the stop beside a target, which the target stands for."""
         return self.parent is not None and len(self.parent.legs) > 1 and self.order.type != "limit"
+
+    def add(self, fill: Fill) -> None:
+        """Take in one more fill."""
+        before, price = self.filled_quantity, self.filled_price
+        after = round(before + fill.quantity, QUANTITY_PLACES)
+        self.filled_price = fill.price if price is None else (before * price + fill.quantity * fill.price) / after
+        self.filled_quantity, self.reference_price = after, fill.reference_price
 
     def to_json(self, *, nested: bool = False, status: str | None = None) -> dict[str, Any]:
         """The order in Alpaca's fields.
@@ -82,6 +92,8 @@ class Listed:
             "qty": number(self.quantity),
             "filled_qty": number(self.filled_quantity),
             "filled_avg_price": None if self.filled_price is None else number(self.filled_price),
+            # Ours alone: Alpaca does not know a price before slippage.
+            "reference_price": None if self.reference_price is None else number(self.reference_price),
             "order_class": self.order_class,
             "order_type": order.type,
             "type": order.type,

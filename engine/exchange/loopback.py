@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from engine.exchange.faults import Refusal, forbidden
+from engine.exchange.refusals import Refusal, forbidden
 
 _HOST = re.compile(rb"(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::[0-9]*)?")
 _LONGEST_SHOWN = 80

@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope, Send
 from engine.exchange import statements
 from engine.exchange.account import Account
 from engine.exchange.exchange import Client, Exchange
-from engine.exchange.faults import Refusal, invalid, not_found
 from engine.exchange.history import asked_symbols, bars_page, count, latest_bars
 from engine.exchange.hours import FIRST, LAST, sessions_between
 from engine.exchange.listed import Listed
+from engine.exchange.refusals import Refusal, invalid, not_found
 from engine.exchange.wire import asset_id, nanoseconds, new_york_moment
 from engine.trading.orders import SIDE_NAMES
 
@@ -250,6 +250,13 @@ def _close_positions(asked: Asked) -> tuple[int, Any]:
     return 207, answers
 
 
+# --- not Alpaca's ---------------------------------------------------------------------------------------------------
+
+
+def _post_transfer(asked: Asked) -> tuple[int, Any]:
+    return 200, asked.exchange.transfer(asked.account, asked.body)
+
+
 # --- reading what was asked ----------------------------------------------------------------------------------------
 
 
@@ -308,6 +315,7 @@ _HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v2/stocks/bars", _get_bars),
     ("GET", "/v2/stocks/bars/latest", _get_latest_bars),
     ("GET", "/v2/stocks/{symbol}/bars", _get_bars_of_one),
+    ("POST", "/nextbar/transfer", _post_transfer),
 )
 
 

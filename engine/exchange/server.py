@@ -87,6 +87,7 @@ class ExchangeServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+        self._log: ActionLog | None = None
         self._used = False
 
     def start(self) -> None:
@@ -96,12 +97,12 @@ class ExchangeServer:
             BrokerError: the port is taken, or the exchange was started before.
             StorageError: the state is damaged, in use, or another exchange's.
         """
-        listener, log = self._open()
+        listener = self._open()
         settled = threading.Event()
 
         def serve() -> None:
             try:
-                self._run(listener, log, settled.set)
+                self._run(listener, settled.set)
             finally:
                 settled.set()
 
@@ -114,8 +115,36 @@ class ExchangeServer:
 
         ``on_ready`` is called with the URL as soon as it can be reached.
         """
-        listener, log = self._open()
-        self._run(listener, log, lambda: on_ready(self.url), foreground=True)
+        listener = self._open()
+        self._run(listener, lambda: on_ready(self.url), foreground=True)
+
+    def keep(self, path: Path) -> None:
+        """Begin to write the state to a new file; also from another thread, while the exchange serves.
+
+        For an owner who knows where to keep it only after the start. The exchange must not have seen an action yet.
+
+        Raises:
+            ConfigError: an order or a step came before, or a state is kept already.
+            StorageError: the file has a state already, is in use, or cannot be written.
+        """
+
+        async def begin() -> None:
+            self._keep(path)
+
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            asyncio.run_coroutine_threadsafe(begin(), loop).result()
+        else:
+            self._keep(path)
+
+    def _keep(self, path: Path) -> None:
+        log = ActionLog(path, self._exchange.fingerprint)
+        try:
+            self._exchange.keep(log)
+        except BaseException:
+            log.close()
+            raise
+        self._log, self._state = log, path
 
     def stop(self) -> None:
         """Close every connection and end the thread; a second time does nothing."""
@@ -135,8 +164,8 @@ class ExchangeServer:
     ) -> None:
         self.stop()
 
-    def _open(self) -> tuple[socket.socket, ActionLog | None]:
-        """The listening socket and the log, or neither."""
+    def _open(self) -> socket.socket:
+        """The listening socket, with the state restored and its log open; or neither."""
         if self._used:
             raise BrokerError("this exchange was started before; make another ExchangeServer")
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -146,7 +175,7 @@ class ExchangeServer:
             listener.bind((self._host, self._port))
             listener.listen(128)
             self._used = True
-            log = self._restored()
+            self._restore()
         except OSError as error:
             listener.close()
             raise BrokerError(
@@ -158,29 +187,27 @@ class ExchangeServer:
             raise
         host = f"[{self._host}]" if family == socket.AF_INET6 else self._host
         self.url = f"http://{host}:{listener.getsockname()[1]}"
-        return listener, log
+        return listener
 
-    def _restored(self) -> ActionLog | None:
-        """The log, after everything in it has happened again; None without one."""
-        if self._state is None:
-            return None
+    def _restore(self) -> None:
+        """Let everything in the state's log happen again, and go on writing it; nothing without a state."""
+        if self._state is None or self._log is not None:
+            return
         log = ActionLog(self._state, self._exchange.fingerprint)
         try:
             self._exchange.restore(log)
         except BaseException:
             log.close()
             raise
-        return log
+        self._log = log
 
-    def _run(
-        self, listener: socket.socket, log: ActionLog | None, ready: Callable[[], None], *, foreground: bool = False
-    ) -> None:
+    def _run(self, listener: socket.socket, ready: Callable[[], None], *, foreground: bool = False) -> None:
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._serve(listener, ready, foreground))
         finally:
-            if log is not None:
-                log.close()
+            if self._log is not None:
+                self._log.close()
 
     async def _serve(self, listener: socket.socket, ready: Callable[[], None], foreground: bool) -> None:
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()

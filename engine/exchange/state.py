@@ -91,6 +91,11 @@ class ActionLog:
             )
         self._last = run("SELECT coalesce(max(number), 0) FROM actions").fetchone()[0]
 
+    @property
+    def empty(self) -> bool:
+        """Whether no action has been written."""
+        return self._last == 0
+
     def actions(self) -> Iterator[Action]:
         """All actions, in their order.
 

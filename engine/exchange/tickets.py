@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar, cast, get_args
 
-from engine.exchange.faults import Refusal, invalid
+from engine.exchange.refusals import Refusal, invalid
 from engine.trading.orders import BUY, QUANTITY_PLACES, SELL, Order, OrderType, TimeInForce
 
 _T = TypeVar("_T")
@@ -123,6 +123,31 @@ def read_changes(order: Order, quantity: float, body: Mapping[str, Any], *, frac
     if repr(changes) == repr(present):  # NaN is no price, and equal to none
         raise invalid("nothing to replace: give another qty, limit_price, stop_price or time_in_force")
     return changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Shares that come into an account from outside, or leave it (a negative quantity), at a price each."""
+
+    symbol: str
+    quantity: float
+    price: float
+
+
+def read_transfer(body: Any) -> Transfer:
+    """The transfer of a body with symbol, signed qty, and price.
+
+    Raises:
+        Refusal: it is malformed.
+    """
+    fields = _mapping(body, "the transfer")
+    quantity = _decimal(fields.get("qty"), "qty")
+    size = read_quantity(str(abs(quantity)))
+    return Transfer(
+        symbol=_text(fields, "symbol"),
+        quantity=size if quantity > 0 else -size,
+        price=read_price(fields.get("price"), "price"),
+    )
 
 
 def _changed_price(order: Order, body: Mapping[str, Any], name: str) -> float:

@@ -21,8 +21,6 @@ from engine.simulation.simulate import simulate
 from engine.trading.orders import SIDE_NAMES, OrderStatus
 from tests.exchange.floor import Floor, broker, events, flat, frame, minutes
 
-NANOSECONDS = 1_000_000_000
-
 
 def test_each_answer_names_the_step_and_the_last_one_says_that_there_are_no_more() -> None:
     bars = minutes({"X": [flat(100.0)] * 3, "Y": [flat(50.0), None, flat(50.0)]})
@@ -30,12 +28,20 @@ def test_each_answer_names_the_step_and_the_last_one_says_that_there_are_no_more
     with Floor(bars) as floor:
         status = floor.get("/nextbar/status")
         assert status == {
-            "mode": "lock-step", "speed": None, "time": ends[0], "done": False, "bars": 0, "trade_updates": 0,
+            "mode": "lock-step", "speed": None, "time": ends[0], "done": False, "step": 0, "bars": 0,
+            "trade_updates": 0,
         }  # fmt: skip
-        assert floor.advance() == {"time": ends[1], "done": False, "bars": 0, "trade_updates": 0}
-        assert floor.advance() == {"time": ends[2], "done": False, "bars": 0, "trade_updates": 0}
+        nothing = {"bars": 0, "trade_updates": 0, "shown": 0, "told": []}
+        assert floor.advance() == nothing | {
+            "time": ends[1], "done": False, "step": 1, "start": ends[0], "moved": True,
+        }  # fmt: skip
+        assert floor.advance() == nothing | {
+            "time": ends[2], "done": False, "step": 2, "start": ends[1], "moved": True,
+        }  # fmt: skip
         for _ in range(2):
-            assert floor.advance() == {"time": None, "done": True, "bars": 0, "trade_updates": 0}
+            assert floor.advance() == nothing | {
+                "time": None, "done": True, "step": 2, "start": ends[1], "moved": False,
+            }  # fmt: skip
         status = floor.get("/nextbar/status")
         assert (status["time"], status["done"]) == (ends[2], True)
 
@@ -43,7 +49,9 @@ def test_each_answer_names_the_step_and_the_last_one_says_that_there_are_no_more
 def test_counts_are_of_messages_pushed_to_this_accounts_connections() -> None:
     with Floor(minutes({"X": [flat(100.0)] * 5, "Y": [flat(50.0)] * 5})) as floor:
         floor.order()  # nobody listens: not counted
-        assert floor.advance() == floor.advance() | {"time": 1704205920 * NANOSECONDS, "bars": 0, "trade_updates": 0}
+        moved = floor.advance()
+        assert (moved["bars"], moved["trade_updates"], moved["shown"], moved["told"]) == (0, 0, 0, [])
+        floor.advance()
         data, updates = floor.data(bars=["X"]), floor.updates()
         floor.order()
         moved = floor.advance()
@@ -51,6 +59,53 @@ def test_counts_are_of_messages_pushed_to_this_accounts_connections() -> None:
         assert len(frame(data)) == 1
         assert len(events(updates, 3)) == 3
         assert floor.advance()["bars"] == 2
+
+
+def test_a_step_that_was_taken_is_answered_again_and_not_taken_twice() -> None:
+    bars = minutes({"X": [flat(100.0)] * 4})
+    first, second, third, last = [int(time.value) for time in bars.frames["X"].index]
+    with Floor(bars) as floor:
+        floor.data(bars=["X"])
+        floor.updates()
+
+        def after(time: int) -> dict[str, Any]:
+            answer = floor.ask("POST", "/nextbar/advance", params={"after": time})
+            assert answer.status_code == 200, answer.text
+            found: dict[str, Any] = answer.json()
+            return found
+
+        floor.order()
+        moved = after(first)
+        assert (moved["time"], moved["moved"], moved["step"], moved["shown"]) == (second, True, 1, 1)
+        assert len(moved["told"]) == 3
+        for _ in range(2):
+            assert after(first) == moved | {"moved": False}
+        assert floor.get("/nextbar/status")["step"] == 1
+        answer = floor.ask("POST", "/nextbar/advance", params={"after": third})
+        assert answer.status_code == 409
+        assert "stands at 2024-01-02T14:32:00Z, before 2024-01-02T14:33:00Z" in answer.json()["message"]
+        for nonsense in ("", "soon", "-1", "1e3", "9" * 30):
+            answer = floor.ask("POST", "/nextbar/advance", params={"after": nonsense})
+            assert answer.status_code == 422, nonsense
+        assert (after(second)["time"], after(third)["time"]) == (third, last)
+        done = after(last)
+        assert (done["time"], done["done"], done["moved"], done["step"]) == (None, True, False, 3)
+        assert after(third) == done | {"time": last, "done": False, "moved": False}
+
+
+def test_an_answer_names_every_update_of_its_step_and_those_since_the_step_before() -> None:
+    with Floor(minutes({"X": [flat(100.0)] * 5})) as floor:
+        socket = floor.updates()
+        resting = floor.order(type="limit", limit_price=90)
+        floor.order()
+        first = floor.advance()["told"]
+        assert first == [one["execution_id"] for one in events(socket, 5)]
+        floor.ask("DELETE", f"/v2/orders/{resting['id']}")
+        floor.order("sell")
+        second = floor.advance()["told"]
+        assert second == [one["execution_id"] for one in events(socket, 4)]
+        assert not set(first) & set(second)
+        assert floor.advance()["told"] == []
 
 
 def test_updates_and_bars_are_on_their_way_with_the_answer() -> None:
@@ -225,7 +280,7 @@ def test_the_same_orders_give_the_backtests_fills_and_cash_to_the_last_bit(
             one["order"]["side"],
             float(one["qty"]),
             float(one["price"]),
-            one["timestamp"],
+            one["timestamp"][:19],
             float(one["position_qty"]),
         )
         for one in heard
@@ -235,7 +290,7 @@ def test_the_same_orders_give_the_backtests_fills_and_cash_to_the_last_bit(
     held: dict[str, float] = {}
     for fill in backtest.ledger.fills:
         held[fill.symbol] = round(held.get(fill.symbol, 0.0) + fill.signed_quantity, 9)
-        time = pd.Timestamp(fill.time, tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
+        time = pd.Timestamp(fill.time, tz="UTC").strftime("%Y-%m-%dT%H:%M:%S")
         expected.append((fill.symbol, SIDE_NAMES[fill.side], fill.quantity, fill.price, time, held[fill.symbol]))
     assert len(fills) > 100
     assert fills == expected
@@ -245,3 +300,5 @@ def test_the_same_orders_give_the_backtests_fills_and_cash_to_the_last_bit(
     kinds = {"fill"} if terms.fractional else {"fill", "canceled", "expired"}
     assert {one["event"] for one in heard} >= kinds
     assert len({one["execution_id"] for one in heard}) == len(heard)
+    stamps = [pd.Timestamp(one["timestamp"]).value for one in heard]
+    assert stamps == sorted(set(stamps))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import StorageError
+from engine.errors import ConfigError, StorageError
 from tests.exchange.floor import SECRET, Floor, broker, flat, minutes
 
 PRICES = [flat(100.0), (101.0, 104.0, 99.0, 102.0), (102.0, 108.0, 96.0, 103.0), flat(104.0), flat(106.0), flat(90.0)]
@@ -111,6 +111,66 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
         expected = picture(floor)
     with Floor(BARS, terms=TERMS, state=path) as floor:
         assert picture(floor) == expected
+
+
+WALKING = """
+import sys, pathlib
+from tests.exchange.floor import Floor, flat, minutes
+with Floor(minutes({"X": [flat(100.0)] * 390})) as floor:
+    floor.exchange.keep(pathlib.Path(sys.argv[1]))
+    for _ in range(300):
+        floor.order(qty=1)
+        print(floor.advance()["step"], flush=True)
+"""
+
+
+def test_a_kill_at_any_instant_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    path = tmp_path / "exchange.db"
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", WALKING, str(path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        heard = [int(process.stdout.readline()) for _ in range(40)]
+        os.kill(process.pid, signal.SIGKILL)  # while the next action is being taken
+        heard += [int(line) for line in process.stdout]
+    with Floor(minutes({"X": [flat(100.0)] * 390}), state=path) as floor:
+        status = floor.get("/nextbar/status")
+        assert status["step"] >= heard[-1] >= 40
+        assert float(floor.get("/v2/positions/X")["qty"]) == status["step"]
+        floor.advance()
+
+
+def test_a_state_may_be_named_after_the_start_but_before_anything_has_happened(tmp_path: Path) -> None:
+    path = tmp_path / "exchange.db"
+    with Floor(BARS) as floor:
+        assert floor.try_order(qty=100_000).status_code == 403  # turned down: nothing has happened
+        floor.exchange.keep(path)
+        with pytest.raises(ConfigError, match="begun already"):
+            floor.exchange.keep(tmp_path / "other.db")
+        floor.order()
+        floor.advance()
+        expected = picture(floor)
+    with Floor(BARS, state=path) as floor:
+        assert picture(floor) == expected
+    for action in (Floor.order, Floor.advance):
+        with Floor(BARS) as floor:
+            action(floor)
+            with pytest.raises(ConfigError, match="begun already"):
+                floor.exchange.keep(tmp_path / "late.db")
+    with Floor(BARS) as floor:
+        with pytest.raises(StorageError, match="actions already"):
+            floor.exchange.keep(path)
+        with pytest.raises(StorageError, match="could not be opened"):
+            floor.exchange.keep(tmp_path / "no" / "folder.db")
+        floor.order()
+    before = Floor(BARS)
+    before.exchange.keep(tmp_path / "early.db")
+    with before as floor:
+        floor.advance()
+    with Floor(BARS, state=tmp_path / "early.db") as floor:
+        assert floor.get("/nextbar/status")["step"] == 1
 
 
 def begun(path: Path, **more: Any) -> None:
