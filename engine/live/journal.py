@@ -1,33 +1,41 @@
 """The journal of a paper run: everything that was seen, decided and done, in one ordered log on disk.
 
 What must not be lost (an intent, before it is sent) is on the disk before ``commit(durable=True)`` returns; the rest
-is on the disk soon after. Reading goes on while a run writes. Entries are never changed.
+is on the disk soon after. Reading goes on while a run writes. Entries are never changed: each one carries a checksum
+over itself and all before it, so that what is read is what was written, or is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.errors import DataError, StorageError
+from engine.live import locks
+from engine.live.ballast import Ballast, is_full
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "journal.sqlite"
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS log (
-    entry INTEGER PRIMARY KEY AUTOINCREMENT, written INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
-);
-"""
+_TABLES = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE log (entry INTEGER PRIMARY KEY AUTOINCREMENT, written INTEGER NOT NULL, kind TEXT NOT NULL, "
+    "body TEXT NOT NULL, crc INTEGER NOT NULL)",
+)
+_PAGE = 4096  # bytes; what a database takes before it has a table
+_REFILL_SECS = 5.0
+_encoded = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_decoded = json.JSONDecoder().raw_decode
 
 
 class Entry(NamedTuple):
@@ -50,42 +58,109 @@ class Journal:
         broker answered), ``ended`` (an order), ``decision``; and as they come ``late`` and ``revision`` (bars that came
         too late to be decided on, and changed ones), ``garbled``, ``account``, ``connection``, ``pause``, ``halt`` and
         ``end``.
+
+    Attributes:
+        about: whose journal it is.
+        full: why nothing new should be begun, or empty: the disk is full, and entries go where room was kept for them.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, lock: int | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, identity: str | None = None) -> None:
+        """A journal whose tables are there; ``create``, ``open`` and ``read_only`` make one.
+
+        Raises:
+            DataError: it is damaged, another run's or of another schema.
+        """
         self._connection = connection
-        self._lock = lock
         self.path = path
+        with _Read(path):
+            self.about, self._seed = _about(connection)
+        found = self.about.get("schema")
+        if found != SCHEMA:
+            raise DataError(
+                f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
+            )
+        with _Read(path):
+            if self.about.pop("crc", None) != self._seed:
+                raise ValueError("it does not say whose it is")
+        if identity is not None and self.about.get("id") != identity:
+            raise DataError(
+                f"{path}: the journal is that of the run {self.about.get('run')}, not of this folder's manifest; "
+                "put the two together again"
+            )
+        self.full = ""
+        self._lock: int | None = None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._pending: list[tuple[int, int, str, str, int]] = []
+        self._number, self._crc = 0, self._seed
+        self._synced = False
+        self._touched = 0
+        self._ballast = Ballast(path.with_suffix(".ballast"))
+        self._monotonic: Callable[[], float] = time.monotonic
+        self._refill_at = 0.0
 
     @classmethod
-    def create(cls, path: Path, about: Mapping[str, Any]) -> Journal:
+    def create(
+        cls, path: Path, about: Mapping[str, Any], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> Journal:
         """A new journal; ``about`` says whose it is: at least ``id``, which its run's manifest repeats.
 
         Raises:
             StorageError: it is there already, another process writes it, or it cannot be written.
         """
-        with _Explained(path):
-            lock = _locked(path)
-            try:
-                if path.exists():
-                    raise StorageError(f"{path}: there is a journal already; a run has one of its own")
-                connection = sqlite3.connect(path, isolation_level="IMMEDIATE")
-                try:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    connection.execute("PRAGMA synchronous=NORMAL")
-                    connection.executescript(_TABLES)
-                    connection.executemany(
-                        "INSERT INTO about VALUES (?, ?)",
-                        [(name, json.dumps(value)) for name, value in {"schema": SCHEMA, **about}.items()],
-                    )
-                    connection.commit()
-                except BaseException:
-                    connection.close()
-                    raise
-            except BaseException:
-                os.close(lock)
-                raise
-        return cls(connection, path, lock)
+        with _Written(path):
+            lock = locks.take(path)
+        try:
+            if path.exists():
+                raise StorageError(f"{path}: there is a journal already; a run has one of its own")
+            return cls._to_write(path, about, lock, monotonic)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def open(cls, path: Path, about: Mapping[str, Any], *, monotonic: Callable[[], float] = time.monotonic) -> Journal:
+        """A journal to write: the one that is there is gone on with; a new one if there is none, or half of one.
+
+        Args:
+            about: whose it is; ``id`` must be that of the journal that is there.
+            monotonic: seconds, to space the attempts to get room on a full disk.
+
+        Raises:
+            DataError: it is damaged, another run's or of another schema.
+            StorageError: another process writes it, or it cannot be written.
+        """
+        with _Written(path):
+            lock = locks.take(path)
+        try:
+            return cls._to_write(path, about, lock, monotonic)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def _to_write(cls, path: Path, about: Mapping[str, Any], lock: int, monotonic: Callable[[], float]) -> Journal:
+        with _Written(path):
+            if _never_begun(path):
+                for ending in ("", "-wal", "-shm", "-journal"):
+                    path.with_name(path.name + ending).unlink(missing_ok=True)
+                _begin(path, {"schema": SCHEMA, **about})
+            connection = sqlite3.connect(path, isolation_level="IMMEDIATE")
+        try:
+            journal = cls(connection, path, identity=about.get("id"))
+            with _Read(path):
+                for row in journal._rows():
+                    journal._number, journal._crc = row[0], row[4]
+            with _Written(path):
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+            journal._monotonic = monotonic
+            journal._fill()
+            journal.commit(durable=True)  # whether it can be written at all
+        except BaseException:
+            connection.close()
+            raise
+        journal._lock = lock
+        return journal
 
     @classmethod
     def read_only(cls, path: Path, *, identity: str | None = None) -> Journal:
@@ -96,111 +171,225 @@ class Journal:
         """
         if not path.is_file():
             raise DataError(f"{path}: no journal; only paper runs have one")
-        connection = None
+        copy = None
+        with _Read(path):
+            connection = _reading(path)
+            if connection is None:
+                # A file that was left in the middle of something, in a folder where SQLite may not put it right.
+                copy = tempfile.TemporaryDirectory(prefix="nextbar-")
+                for file in path.parent.glob(f"{_literal(path.name)}*"):
+                    if file.name.removeprefix(path.name) in ("", "-wal", "-journal"):
+                        shutil.copyfile(file, Path(copy.name, file.name))
+                connection = sqlite3.connect(Path(copy.name, path.name))
         try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            journal = cls(connection, path, None)
-            about = journal.about
-            found = about.get("schema")
-            if found != SCHEMA:
-                raise DataError(
-                    f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
-                )
-            if identity is not None and about.get("id") != identity:
-                raise DataError(
-                    f"{path}: the journal is that of the run {about.get('run')}, not of this folder's manifest; "
-                    "put the two together again"
-                )
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            if connection is not None:
-                connection.close()
-            raise DataError(f"{path}: the journal cannot be read ({error}); it is damaged, or no journal") from error
-        except DataError:
-            if connection is not None:
-                connection.close()
+            journal = cls(connection, path, identity=identity)
+        except BaseException:
+            connection.close()
+            if copy is not None:
+                copy.cleanup()
             raise
+        journal._copy = copy
         return journal
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Whose journal this is."""
-        rows = self._connection.execute("SELECT name, value FROM about")
-        return {name: json.loads(value) for name, value in rows}
 
     def write(self, kind: str, /, **body: Any) -> None:
         """Append an entry. It is on the disk after the next ``commit``, and lost as a whole if there is none."""
         try:
-            self._connection.execute(
-                "INSERT INTO log (written, kind, body) VALUES (?, ?, ?)",
-                (time.time_ns(), kind, json.dumps(plain(body), separators=(",", ":"), allow_nan=False)),
-            )
-        except sqlite3.Error as error:
-            raise _storage_error(self.path, error) from error
+            text = _encoded(body)
+        except ValueError:  # a NaN
+            text = _encoded(plain(body))
+        number, written = self._number + 1, time.time_ns()
+        self._crc = _chained(self._crc, number, written, kind, text)
+        self._number = number
+        self._pending.append((number, written, kind, text, self._crc))
 
     def commit(self, *, durable: bool = False) -> None:
-        """Make what was written part of the journal; ``durable``: on the disk before this returns."""
-        with _Explained(self.path):
+        """Make what was written part of the journal; ``durable``: all of it is on the disk before this returns.
+
+        On a full disk the kept room is given up for it, and ``full`` says so until there is room again.
+
+        Raises:
+            StorageError: it cannot be written; the entries wait for the next attempt.
+        """
+        if self.full and self._monotonic() >= self._refill_at:
+            self._fill()
+        if not self._pending and (self._synced or not durable):
+            return
+        with _Written(self.path):
+            try:
+                self._insert(durable=durable)
+            except (sqlite3.Error, OSError) as error:
+                if not is_full(error):
+                    raise
+                released = self._ballast.release()
+                self._is_full(str(error))
+                if not released:
+                    raise
+                self._insert(durable=durable)
+
+    def _insert(self, *, durable: bool) -> None:
+        # The level of safety belongs to the connection, and changes only between transactions. A sync covers what
+        # earlier transactions left to the system, too.
+        if durable:
+            self._connection.execute("PRAGMA synchronous=FULL")
+        try:
+            with self._connection:
+                if self._pending:
+                    self._connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?)", self._pending)
+                else:
+                    # Something that changes the file: SQLite writes, and syncs, nothing for what is the same.
+                    self._touched = 1 - self._touched
+                    self._connection.execute(f"PRAGMA user_version = {self._touched}")
+        finally:
             if durable:
-                # The level of safety belongs to the connection, and changes only between transactions: what is
-                # pending goes first, and the sync of the second commit covers both.
-                self._connection.commit()
-                self._connection.execute("PRAGMA synchronous=FULL")
-                self._connection.execute("UPDATE about SET value = value WHERE name = 'schema'")
-                self._connection.commit()
                 self._connection.execute("PRAGMA synchronous=NORMAL")
-            else:
-                self._connection.commit()
+        self._pending.clear()
+        self._synced = durable
+
+    def _fill(self) -> None:
+        why = self._ballast.make()
+        if why:
+            self._is_full(why)
+        else:
+            self.full = ""
+
+    def _is_full(self, why: str) -> None:
+        self.full = f"the disk is full: {self.path.parent}: {why}; free some space"
+        self._refill_at = self._monotonic() + _REFILL_SECS
 
     def entries(self, *kinds: str) -> Iterator[Entry]:
-        """The entries of these kinds (all, if none is named), in order.
+        """The committed entries of these kinds (all, if none is named), in order.
 
         Raises:
             DataError: the journal is damaged from some entry on.
         """
-        chosen = f"WHERE kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        try:
-            rows = self._connection.execute(
-                f"SELECT entry, written, kind, body FROM log {chosen} ORDER BY entry", kinds
-            )
-            for number, written, kind, body in rows:
-                content = json.loads(body)
+        with _Read(self.path):
+            for number, written, kind, body, _crc in self._rows():
+                if kinds and kind not in kinds:
+                    continue
+                content, _ = _decoded(body)
                 if not isinstance(content, dict):
                     raise ValueError(f"entry {number} is no entry")
                 yield Entry(number, written, kind, content)
-        except (sqlite3.Error, TypeError, ValueError) as error:
-            raise DataError(f"{self.path}: the journal is damaged ({error})") from error
+
+    def _rows(self) -> Iterator[tuple[int, int, str, str, int]]:
+        # The end first: a run that goes on may write more while we read.
+        end = self._connection.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0] or 0
+        crc, last = self._seed, 0
+        for row in self._connection.execute("SELECT entry, written, kind, body, crc FROM log ORDER BY entry"):
+            number, written, kind, body, found = row
+            if number != last + 1:
+                raise ValueError(f"entry {last + 1} is missing")
+            crc, last = _chained(crc, number, written, kind, body), number
+            if crc != found:
+                raise ValueError(f"entry {number} is not as it was written")
+            yield row
+        if last < end:
+            raise ValueError(f"entry {last + 1} is missing")
 
     def close(self) -> None:
-        """Commit and let go of the file."""
+        """Commit and let go of the file.
+
+        Raises:
+            StorageError: what was written last cannot be committed.
+        """
         try:
-            with _Explained(self.path):
-                self._connection.commit()
             if self._lock is not None:
+                self.commit()
+        finally:
+            if self._lock is not None:
+                self._ballast.release()
                 # All in one file, without the two beside it; not while somebody reads.
                 with contextlib.suppress(sqlite3.OperationalError):
                     self._connection.execute("PRAGMA journal_mode=DELETE")
-        finally:
             self._connection.close()
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+            if self._copy is not None:
+                self._copy.cleanup()
 
 
-def _locked(path: Path) -> int:
-    """The lock file of a journal, held until it is closed or the process ends."""
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+def _begin(path: Path, about: Mapping[str, Any]) -> None:
+    """A journal with its tables and nothing in them, in one transaction, on the disk."""
+    rows = {name: _encoded(value) for name, value in about.items()}
+    rows["crc"] = str(_seed_of(rows))
+    connection = sqlite3.connect(path, isolation_level=None)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise StorageError(
-            f"{path}: another process is trading this run; stop it first, or follow it with nextbar report"
-        ) from None
-    return lock
+        connection.execute("BEGIN IMMEDIATE")
+        for table in _TABLES:
+            connection.execute(table)
+        connection.executemany("INSERT INTO about VALUES (?, ?)", rows.items())
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
-class _Explained:
-    """Turns what SQLite and the system say about a file into one sentence."""
+def _never_begun(path: Path) -> bool:
+    """Whether there is no journal, or one whose process was killed while it made it.
+
+    Raises:
+        DataError: something is there, and no journal.
+    """
+    beside = path.with_name(f"{path.name}-wal")
+    if not path.exists() or path.stat().st_size == 0:
+        if beside.exists() and beside.stat().st_size > 0:
+            raise DataError(f"{path}: the journal is damaged (it is empty, {beside.name} is not); bring it back")
+        return True
+    with _Read(path):
+        connection = sqlite3.connect(path)
+        try:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+            if "about" not in tables:
+                return not tables and path.stat().st_size <= _PAGE
+            counted = [name for name in ("about", "log", "sqlite_sequence") if name in tables]
+            return not any(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {t})").fetchone()[0] for t in counted)
+        finally:
+            connection.close()
+
+
+def _reading(path: Path) -> sqlite3.Connection | None:
+    """A connection that cannot write, or None where reading needs some writing first, and the folder forbids it."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            return None
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _about(connection: sqlite3.Connection) -> tuple[dict[str, Any], int]:
+    """What a journal says of itself, and where its chain of checksums begins."""
+    rows = dict(connection.execute("SELECT name, value FROM about"))
+    about = {name: json.loads(value) for name, value in rows.items()}
+    rows.pop("crc", None)
+    return about, _seed_of(rows)
+
+
+def _seed_of(rows: Mapping[str, str]) -> int:
+    return zlib.crc32(json.dumps(sorted(rows.items())).encode())
+
+
+def _chained(crc: int, number: int, written: int, kind: str, body: str) -> int:
+    return zlib.crc32(f"{number} {written} {kind} {body}".encode(), crc)
+
+
+class _Written:
+    """Turns what SQLite and the system say about a file that cannot be written into one sentence."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -210,14 +399,26 @@ class _Explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error | OSError):
-            raise _storage_error(self._path, error) from error
+            raise StorageError(
+                f"{self._path}: the journal cannot be written ({getattr(error, 'strerror', None) or error}); nothing "
+                "is traded without it: free some space, or make the folder writable"
+            ) from error
 
 
-def _storage_error(path: Path, error: Exception) -> StorageError:
-    return StorageError(
-        f"{path}: the journal cannot be written ({getattr(error, 'strerror', None) or error}); nothing is traded "
-        "without it: free some space, or make the folder writable"
-    )
+class _Read:
+    """Turns what SQLite and JSON say about a file that cannot be read into one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error | OSError | TypeError | ValueError):
+            raise DataError(
+                f"{self._path}: the journal cannot be read ({error}); it is damaged, or no journal"
+            ) from error
 
 
 def plain(value: Any) -> Any:
