@@ -11,11 +11,9 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import sqlite3
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,18 +21,12 @@ from typing import Any, NamedTuple
 from engine.errors import DataError, StorageError
 from engine.live import locks
 from engine.live.ballast import Ballast, is_full
+from engine.live.journal_file import Read, Written, about_of, begin, chained, encoded, never_begun, reading
 
 SCHEMA = 2
 FILE = "journal.sqlite"
 
-_TABLES = (
-    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE log (entry INTEGER PRIMARY KEY AUTOINCREMENT, written INTEGER NOT NULL, kind TEXT NOT NULL, "
-    "body TEXT NOT NULL, crc INTEGER NOT NULL)",
-)
-_PAGE = 4096  # bytes; what a database takes before it has a table
 _REFILL_SECS = 5.0
-_encoded = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _decoded = json.JSONDecoder().raw_decode
 
 
@@ -72,14 +64,14 @@ class Journal:
         """
         self._connection = connection
         self.path = path
-        with _Read(path):
-            self.about, self._seed = _about(connection)
+        with Read(path):
+            self.about, self._seed = about_of(connection)
         found = self.about.get("schema")
         if found != SCHEMA:
             raise DataError(
                 f"{path}: a journal of schema {found}, expected {SCHEMA}; read it with the nextbar it is of"
             )
-        with _Read(path):
+        with Read(path):
             if self.about.pop("crc", None) != self._seed:
                 raise ValueError("it does not say whose it is")
         if identity is not None and self.about.get("id") != identity:
@@ -107,7 +99,7 @@ class Journal:
         Raises:
             StorageError: it is there already, another process writes it, or it cannot be written.
         """
-        with _Written(path):
+        with Written(path):
             lock = locks.take(path)
         try:
             if path.exists():
@@ -129,7 +121,7 @@ class Journal:
             DataError: it is damaged, another run's or of another schema.
             StorageError: another process writes it, or it cannot be written.
         """
-        with _Written(path):
+        with Written(path):
             lock = locks.take(path)
         try:
             return cls._to_write(path, about, lock, monotonic)
@@ -139,18 +131,18 @@ class Journal:
 
     @classmethod
     def _to_write(cls, path: Path, about: Mapping[str, Any], lock: int, monotonic: Callable[[], float]) -> Journal:
-        with _Written(path):
-            if _never_begun(path):
+        with Written(path):
+            if never_begun(path):
                 for ending in ("", "-wal", "-shm", "-journal"):
                     path.with_name(path.name + ending).unlink(missing_ok=True)
-                _begin(path, {"schema": SCHEMA, **about})
+                begin(path, {"schema": SCHEMA, **about})
             connection = sqlite3.connect(path, isolation_level="IMMEDIATE")
         try:
             journal = cls(connection, path, identity=about.get("id"))
-            with _Read(path):
+            with Read(path):
                 for row in journal._rows():
                     journal._number, journal._crc = row[0], row[4]
-            with _Written(path):
+            with Written(path):
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
             journal._monotonic = monotonic
@@ -171,16 +163,8 @@ class Journal:
         """
         if not path.is_file():
             raise DataError(f"{path}: no journal; only paper runs have one")
-        copy = None
-        with _Read(path):
-            connection = _reading(path)
-            if connection is None:
-                # A file that was left in the middle of something, in a folder where SQLite may not put it right.
-                copy = tempfile.TemporaryDirectory(prefix="nextbar-")
-                for file in path.parent.glob(f"{_literal(path.name)}*"):
-                    if file.name.removeprefix(path.name) in ("", "-wal", "-journal"):
-                        shutil.copyfile(file, Path(copy.name, file.name))
-                connection = sqlite3.connect(Path(copy.name, path.name))
+        with Read(path):
+            connection, copy = reading(path)
         try:
             journal = cls(connection, path, identity=identity)
         except BaseException:
@@ -194,11 +178,11 @@ class Journal:
     def write(self, kind: str, /, **body: Any) -> None:
         """Append an entry. It is on the disk after the next ``commit``, and lost as a whole if there is none."""
         try:
-            text = _encoded(body)
+            text = encoded(body)
         except ValueError:  # a NaN
-            text = _encoded(plain(body))
+            text = encoded(plain(body))
         number, written = self._number + 1, time.time_ns()
-        self._crc = _chained(self._crc, number, written, kind, text)
+        self._crc = chained(self._crc, number, written, kind, text)
         self._number = number
         self._pending.append((number, written, kind, text, self._crc))
 
@@ -214,7 +198,7 @@ class Journal:
             self._fill()
         if not self._pending and (self._synced or not durable):
             return
-        with _Written(self.path):
+        with Written(self.path):
             try:
                 self._insert(durable=durable)
             except (sqlite3.Error, OSError) as error:
@@ -262,7 +246,7 @@ class Journal:
         Raises:
             DataError: the journal is damaged from some entry on.
         """
-        with _Read(self.path):
+        with Read(self.path):
             for number, written, kind, body, _crc in self._rows():
                 if kinds and kind not in kinds:
                     continue
@@ -279,7 +263,7 @@ class Journal:
             number, written, kind, body, found = row
             if number != last + 1:
                 raise ValueError(f"entry {last + 1} is missing")
-            crc, last = _chained(crc, number, written, kind, body), number
+            crc, last = chained(crc, number, written, kind, body), number
             if crc != found:
                 raise ValueError(f"entry {number} is not as it was written")
             yield row
@@ -307,118 +291,6 @@ class Journal:
                 self._lock = None
             if self._copy is not None:
                 self._copy.cleanup()
-
-
-def _begin(path: Path, about: Mapping[str, Any]) -> None:
-    """A journal with its tables and nothing in them, in one transaction, on the disk."""
-    rows = {name: _encoded(value) for name, value in about.items()}
-    rows["crc"] = str(_seed_of(rows))
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        for table in _TABLES:
-            connection.execute(table)
-        connection.executemany("INSERT INTO about VALUES (?, ?)", rows.items())
-        connection.execute("COMMIT")
-    finally:
-        connection.close()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _never_begun(path: Path) -> bool:
-    """Whether there is no journal, or one whose process was killed while it made it.
-
-    Raises:
-        DataError: something is there, and no journal.
-    """
-    beside = path.with_name(f"{path.name}-wal")
-    if not path.exists() or path.stat().st_size == 0:
-        if beside.exists() and beside.stat().st_size > 0:
-            raise DataError(f"{path}: the journal is damaged (it is empty, {beside.name} is not); bring it back")
-        return True
-    with _Read(path):
-        connection = sqlite3.connect(path)
-        try:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-            if "about" not in tables:
-                return not tables and path.stat().st_size <= _PAGE
-            counted = [name for name in ("about", "log", "sqlite_sequence") if name in tables]
-            return not any(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {t})").fetchone()[0] for t in counted)
-        finally:
-            connection.close()
-
-
-def _reading(path: Path) -> sqlite3.Connection | None:
-    """A connection that cannot write, or None where reading needs some writing first, and the folder forbids it."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            return None
-        raise
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _about(connection: sqlite3.Connection) -> tuple[dict[str, Any], int]:
-    """What a journal says of itself, and where its chain of checksums begins."""
-    rows = dict(connection.execute("SELECT name, value FROM about"))
-    about = {name: json.loads(value) for name, value in rows.items()}
-    rows.pop("crc", None)
-    return about, _seed_of(rows)
-
-
-def _seed_of(rows: Mapping[str, str]) -> int:
-    return zlib.crc32(json.dumps(sorted(rows.items())).encode())
-
-
-def _chained(crc: int, number: int, written: int, kind: str, body: str) -> int:
-    return zlib.crc32(f"{number} {written} {kind} {body}".encode(), crc)
-
-
-class _Written:
-    """Turns what SQLite and the system say about a file that cannot be written into one sentence."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error | OSError):
-            raise StorageError(
-                f"{self._path}: the journal cannot be written ({getattr(error, 'strerror', None) or error}); nothing "
-                "is traded without it: free some space, or make the folder writable"
-            ) from error
-
-
-class _Read:
-    """Turns what SQLite and JSON say about a file that cannot be read into one sentence."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error | OSError | TypeError | ValueError):
-            raise DataError(
-                f"{self._path}: the journal cannot be read ({error}); it is damaged, or no journal"
-            ) from error
 
 
 def plain(value: Any) -> Any:

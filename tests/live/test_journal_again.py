@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import DataError, StorageError
-from engine.live import journal as module
 from engine.live.journal import Journal
+from engine.live.journal_file import TABLES
 from engine.live.locks import holder
 
 ABOUT = {"id": "abc", "run": "a run"}
@@ -102,7 +102,7 @@ def _no_tables(path: Path) -> None:
 
 def _says_nothing(path: Path) -> None:
     connection = sqlite3.connect(path)
-    for table in module._TABLES:
+    for table in TABLES:
         connection.execute(table)
     connection.commit()
     connection.close()
@@ -110,7 +110,7 @@ def _says_nothing(path: Path) -> None:
 
 def _one_table(path: Path) -> None:
     connection = sqlite3.connect(path)
-    connection.execute(module._TABLES[0])
+    connection.execute(TABLES[0])
     connection.commit()
     connection.close()
 
