@@ -202,3 +202,25 @@ def test_what_sqlite_cannot_notice_is_noticed(
     found, said = read(closed, spoil, how)
     assert "damaged" in said
     assert found == entries[: len(found)]
+
+
+@HOW
+def test_a_file_that_was_left_in_the_middle_of_a_change_is_read_as_it_was(
+    written: tuple[Path, Path, list[Entry]], how: Callable[[Path], Iterator[Entry]]
+) -> None:
+    """SQLite puts it right with the file that lies beside it; for one who may only read, in a copy."""
+
+    def spoil(folder: Path) -> None:
+        connection = sqlite3.connect(folder / "journal.sqlite")
+        connection.execute("PRAGMA cache_size = 1")  # so that half of it is in the file already
+        connection.execute("UPDATE log SET kind = 'changed'")
+        for ending in ("", "-journal"):
+            shutil.copyfile(folder / f"journal.sqlite{ending}", folder / f"kept{ending}")
+        connection.rollback()
+        connection.close()
+        assert (folder / "kept").read_bytes() != (folder / "journal.sqlite").read_bytes()
+        for ending in ("", "-journal"):
+            (folder / f"kept{ending}").replace(folder / f"journal.sqlite{ending}")
+
+    _, closed, entries = written
+    assert read(closed, spoil, how) == (entries, "")
