@@ -215,10 +215,15 @@ def exchange(
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the exchange's state here, and go on from it.")
     ] = None,
+    faults: Annotated[
+        str | None,
+        typer.Option(metavar="FAULTS", help="Do this wrong: kind@step,kind@step, or seed=42,count=8,kinds=all."),
+    ] = None,
 ) -> None:
     """Serve the run file's test span as an Alpaca-compatible exchange on this machine, to practise on."""
     from engine import terminal
     from engine.config import load_config
+    from engine.exchange.faults import Faults
     from engine.serving import PRACTICE, serve
 
     resolved = load_config(config, overrides or ())
@@ -228,6 +233,7 @@ def exchange(
         speed=terminal.exchange_speed(speed),
         state=state,
         keys=PRACTICE,
+        faults=None if faults is None else Faults.parse(faults),
         on_ready=terminal.print_exchange,
     )
 

@@ -13,6 +13,7 @@ from engine.data.bars import Bars
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars
 from engine.exchange.account import PRACTICE, AccountSpec
+from engine.exchange.faults import Faults
 from engine.exchange.server import ExchangeServer
 
 __all__ = ["PRACTICE", "bars_to_replay", "serve"]
@@ -25,6 +26,7 @@ def serve(
     speed: float | None,
     state: Path | None,
     keys: tuple[str, str],
+    faults: Faults | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve the bars of the run file's test span until SIGINT or SIGTERM, to one account on its broker's terms.
@@ -34,17 +36,21 @@ def serve(
         speed: None for lock-step; else simulated seconds a second, ``math.inf`` for as fast as possible.
         state: file from which an interrupted exchange goes on.
         keys: key and secret of the account.
+        faults: what the exchange is to do wrong.
         on_ready: called with the exchange's URL as soon as it can be reached.
 
     Raises:
-        ConfigError: the run file cannot be used, or a speed that is no positive number.
+        ConfigError: the run file cannot be used, a speed that is no positive number, or faults beyond the last step.
         DataError: bars are missing, malformed, or do not follow New York's sessions.
         BrokerError: the port is taken.
         StorageError: the state is damaged, in use, or another exchange's.
     """
     bars, start = bars_to_replay(config)
     account = AccountSpec(key=keys[0], secret=keys[1], broker=config.broker)
-    ExchangeServer(bars=bars, start=start, accounts=[account], port=port, speed=speed, state=state).run(on_ready)
+    server = ExchangeServer(
+        bars=bars, start=start, accounts=[account], port=port, speed=speed, state=state, faults=faults
+    )
+    server.run(on_ready)
 
 
 def bars_to_replay(config: RunConfig) -> tuple[Bars, pd.Timestamp]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.config import BrokerConfig
+from engine.exchange.faults import ArmedFaults
+from engine.exchange.faulty_venue import FaultyVenue
 from engine.exchange.listed import Listed
 from engine.exchange.refusals import Refusal, duplicate, forbidden, invalid, not_found
 from engine.exchange.tickets import Leg, Ticket, Transfer, read_changes, read_client_id, read_quantity
@@ -41,17 +43,18 @@ class Account:
         days: (time, equity) at the end of each session gone by.
     """
 
-    def __init__(self, spec: AccountSpec, prices: Mapping[str, float]) -> None:
+    def __init__(self, spec: AccountSpec, prices: Mapping[str, float], faults: ArmedFaults | None = None) -> None:
         self.spec = spec
         broker = spec.broker
-        self.venue = Venue(
-            ledger=Ledger(cash=broker.cash),
-            costs=Costs.of(broker),
-            prices=prices,
-            account=broker.account,
-            fractional=broker.fractional,
-            short=broker.short,
-        )
+        terms: dict[str, Any] = {
+            "ledger": Ledger(cash=broker.cash),
+            "costs": Costs.of(broker),
+            "prices": prices,
+            "account": broker.account,
+            "fractional": broker.fractional,
+            "short": broker.short,
+        }
+        self.venue = Venue(**terms) if faults is None else FaultyVenue(**terms, faults=faults)
         self.id = identity("account", spec.key)
         self.listed: dict[str, Listed] = {}
         self.tell: Callable[[str, bytes], None] | None = None
@@ -221,6 +224,9 @@ class Account:
             elif order.status is OrderStatus.EXPIRED:
                 listed.status, listed.expired = "expired", self._stamp(listed, time)
                 self._tell("expired", listed)
+            elif order.status is OrderStatus.REJECTED:
+                listed.status, listed.failed = "rejected", self._stamp(listed, time)
+                self._tell("rejected", listed)
             else:
                 self._canceled(listed, time)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.errors import NextbarError
-from engine.exchange.exchange import Client, Exchange
+from engine.exchange.clients import Client
+from engine.exchange.exchange import Exchange
+from engine.exchange.faulty_requests import FaultyRequests, until_gone
 from engine.exchange.loopback import refusal_of_pages
 from engine.exchange.refusals import Refusal, invalid, unauthorized
 from engine.exchange.rest import RateLimit, answer, router
@@ -28,14 +31,23 @@ class Application:
         speed: None for lock-step, infinity for as fast as possible, else simulated seconds a second.
         called_upon: set by the first request or subscription of an account; a clock of its own begins then, so that
             nobody misses the first bars for having started later than the exchange.
+        interrupted: set when a fault has ended the exchange: it is to be restored, and until then nobody is answered.
     """
 
-    def __init__(self, exchange: Exchange, *, speed: float | None, rate_limit: int | None) -> None:
+    def __init__(
+        self, exchange: Exchange, *, speed: float | None, rate_limit: int | None, drop: Callable[[Any], None]
+    ) -> None:
+        """Serve the exchange; ``drop`` ends a connection at once, by its client's (host, port)."""
         self.exchange = exchange
         self.speed = speed
         self.called_upon = asyncio.Event()
         self._limit = RateLimit(rate_limit)
+        self.interrupted = asyncio.Event()
+        self._drop = drop
         self._rest = router(exchange)
+        self._alpaca: ASGIApp = self._rest
+        if exchange.faults is not None:
+            self._alpaca = FaultyRequests(self._rest, exchange.faults, drop)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one connection to a socket."""
@@ -60,7 +72,7 @@ class Application:
     async def _serve(self, client: Client, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if path == "/nextbar/advance" and method == "POST":
-            await self._advance(client, scope["query_string"], send)
+            await self._advance(client, scope["query_string"], receive, send)
         elif path == "/nextbar/status" and method == "GET":
             await _send(send, 200, json.dumps(self._status(client)).encode())
         elif path.startswith("/nextbar/"):
@@ -70,13 +82,13 @@ class Application:
             may_pass, scope["limits"] = self._limit.take(client.account)
             if may_pass:
                 scope["client_account"] = client
-                await self._rest(scope, receive, send)
+                await self._alpaca(scope, receive, send)
             else:
                 await answer(429, {"code": 42910000, "message": "too many requests."}, scope["limits"])(
                     scope, receive, send
                 )
 
-    async def _advance(self, client: Client, query: bytes, send: Send) -> None:
+    async def _advance(self, client: Client, query: bytes, receive: Receive, send: Send) -> None:
         """The lock-step clock's next step. The hot path of a replay: no router, no response object.
 
         A client that says after which time it wants the next step may ask again when an answer was lost: the step that
@@ -89,6 +101,10 @@ class Application:
             await _send(send, refusal.status, json.dumps(refusal.body).encode())
             return
         moved = not taken and exchange.advance()
+        if exchange.interrupted:
+            self.interrupted.set()
+            await until_gone(receive)
+            return
         time, done = (exchange.now, "false") if moved or taken else ("null", "true")
         start = "null" if exchange.last_start is None else exchange.last_start
         body = (
@@ -143,10 +159,13 @@ class Application:
         return self.exchange.authenticate(key, secret)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        def abort() -> None:
+            self._drop(scope["client"])
+
         if scope["path"] in ("/v2/iex", "/v2/sip"):
-            await market_data(self.exchange, receive, send, begin=self.called_upon.set)
+            await market_data(self.exchange, receive, send, begin=self.called_upon.set, abort=abort)
         elif scope["path"] == "/stream":
-            await trade_updates(self.exchange, receive, send, begin=self.called_upon.set)
+            await trade_updates(self.exchange, receive, send, begin=self.called_upon.set, abort=abort)
         else:
             await _turn_away(receive, send)
 

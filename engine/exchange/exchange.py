@@ -15,9 +15,11 @@ from engine.config import digest, dump
 from engine.data.calendars import session_number
 from engine.errors import ConfigError, NextbarError, StorageError
 from engine.exchange.account import Account, AccountSpec
+from engine.exchange.clients import Client
+from engine.exchange.faults import ArmedFaults, Fault, Faults
+from engine.exchange.flawed_bars import FlawedBars
 from engine.exchange.listed import Listed
 from engine.exchange.market import Market, Step
-from engine.exchange.outlets import Outlet
 from engine.exchange.refusals import invalid
 from engine.exchange.state import Action, ActionLog
 from engine.exchange.tickets import read_ticket, read_transfer
@@ -26,55 +28,7 @@ from engine.trading.venue import Bar
 
 SCHEMA = 1
 
-
-class Client:
-    """An account and its connections; one data connection, any number of trading streams.
-
-    Attributes:
-        bars, trade_updates: messages pushed to its connections since the exchange started; an update is counted once,
-            however many streams it went to.
-        shown: bar messages pushed in the last step.
-        told: execution ids of the trade updates pushed since the last step began, and before it since the step before.
-    """
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.bars = 0
-        self.trade_updates = 0
-        self.shown = 0
-        self.told: list[str] = []
-        self._told_before = 0
-        self.data: Outlet | None = None
-        self.trading: set[Outlet] = set()
-
-    def listen(self, outlet: Outlet) -> None:
-        """Send trade updates to this outlet too."""
-        self.trading.add(outlet)
-        self.account.tell = self._push
-
-    def hang_up(self, outlet: Outlet) -> None:
-        """Forget an outlet whose connection has ended."""
-        self.trading.discard(outlet)
-        if not self.trading:
-            self.account.tell = None
-        if self.data is outlet:
-            self.data = None
-
-    def begin_step(self) -> None:
-        """Forget what was told up to the end of the step before, and what it showed."""
-        del self.told[: self._told_before]
-        self._told_before = 0
-        self.shown = 0
-
-    def end_step(self) -> None:
-        """What is told from here on is told between two steps, and kept over the next."""
-        self._told_before = len(self.told)
-
-    def _push(self, execution: str, message: bytes) -> None:
-        self.trade_updates += 1
-        self.told.append(execution)
-        for outlet in self.trading:
-            outlet.push(message)
+STEPS_OF_A_JUMP = 5
 
 
 class Exchange:
@@ -89,9 +43,24 @@ class Exchange:
         prices: last close of every symbol that has one.
         last_day_prices: the same at the end of the last session.
         last_start: smallest start of the bars of the last step, UTC ns; None before any.
+        faults: those it makes, or None. flaws: what they do to the bars that are shown.
+        interrupted: whether a fault has ended it; it is to be restored from its log, and answers nobody until then.
     """
 
-    def __init__(self, market: Market, accounts: Sequence[AccountSpec]) -> None:
+    def __init__(
+        self,
+        market: Market,
+        accounts: Sequence[AccountSpec],
+        *,
+        faults: Faults | None = None,
+        spent: list[Fault] | None = None,
+    ) -> None:
+        """Make the exchange as it is before its first step.
+
+        Args:
+            faults: a schedule to make, drawn for this market.
+            spent: takes the faults that strike, in their order.
+        """
         keys = [spec.key for spec in accounts]
         if not keys or len(set(keys)) != len(keys) or not all(spec.key and spec.secret for spec in accounts):
             raise ConfigError("an exchange needs at least one account, and each a key of its own and a secret")
@@ -100,7 +69,11 @@ class Exchange:
         self.position = 0
         self.prices = dict(market.opening_prices)
         self.last_day_prices: Mapping[str, float] = dict(self.prices)
-        self.clients = [Client(Account(spec, self.prices)) for spec in accounts]
+        self.faults = None if faults is None else ArmedFaults(faults, [] if spent is None else spent)
+        self.flaws = None if self.faults is None else FlawedBars(market, self.faults)
+        self.interrupted = False
+        self._changing = "" if faults is None else faults.changing
+        self.clients = [Client(Account(spec, self.prices, self.faults), self.faults) for spec in accounts]
         self._keys = [(spec.key.encode(), spec.secret.encode(), client) for spec, client in self._specs()]
         self._numbers = {client.account.id: number for number, client in enumerate(self.clients)}
         self.last_start: int | None = None
@@ -125,9 +98,13 @@ class Exchange:
 
     @property
     def fingerprint(self) -> str:
-        """What an action log belongs to: these bars from this start, these accounts, this version of the actions."""
+        """What an action log belongs to: these bars from this start, these accounts, this version of the actions.
+
+        And the faults that change what an account holds, where there are any.
+        """
         accounts = [[spec.key, dump(spec.broker)] for spec, _ in self._specs()]
-        return digest(SCHEMA, self.market.content_hash, self.market.time(0), accounts)
+        changing = [self._changing] if self._changing else []
+        return digest(SCHEMA, self.market.content_hash, self.market.time(0), accounts, *changing)
 
     def restore(self, log: ActionLog) -> None:
         """Repeat the actions of the log, then go on writing it.
@@ -135,6 +112,8 @@ class Exchange:
         Raises:
             StorageError: an action cannot be repeated.
         """
+        if self.faults is not None:
+            self.faults.repeating = True
         for action in log.actions():
             try:
                 self._repeat(action)
@@ -143,6 +122,8 @@ class Exchange:
                     f"{log.path}: action {action.number} of the exchange's state cannot be repeated ({error}); the "
                     "file is damaged: remove it to start afresh"
                 ) from error
+        if self.faults is not None:
+            self.faults.end_repeating()
         self._log = log
 
     def keep(self, log: ActionLog) -> None:
@@ -253,7 +234,8 @@ class Exchange:
         if self.done:
             return False
         self.match()
-        self.show()
+        if not self.interrupted:
+            self.show()
         return True
 
     def match(self) -> None:
@@ -261,9 +243,27 @@ class Exchange:
         self._check_log()
         for client in self.clients:
             client.begin_step()
+        if self.faults is None:
+            self._take_step()
+        else:
+            self._take_step_with(self.faults)
+
+    def _take_step(self) -> None:
         self._match()
         if self._log is not None:
             self._log.advance()
+
+    def _take_step_with(self, faults: ArmedFaults) -> None:
+        faults.arm(self.position + 1)
+        for client in self.clients:
+            client.begin_matching()
+        steps = STEPS_OF_A_JUMP if faults.take("clock-jump") else 1
+        for _ in range(min(steps, len(self.market) - self.position)):
+            self._take_step()
+        for client in self.clients:
+            client.end_matching()
+        # Without a state it could only come back as another exchange, so the fault waits for one.
+        self.interrupted = self._log is not None and bool(faults.take("restart"))
 
     def _match(self) -> None:
         step = self.market.step(self.position)
@@ -276,6 +276,9 @@ class Exchange:
         self.last_start = min(step.starts)
         self._untouched = False
         self._shown = step
+        if self.faults is not None and self.flaws is not None:
+            self.faults.arm(self.position)
+            self.flaws.take(step)
         for client in self.clients:
             account = client.account
             venue = account.venue
@@ -300,6 +303,7 @@ class Exchange:
 
     def _push_bars(self, step: Step) -> None:
         channel, kind = ("bars", "b") if self.market.timeframe == "1m" else ("dailyBars", "d")
+        unshown = () if self.flaws is None else self.flaws.unshown
         messages: list[bytes] | None = None
         for client in self.clients:
             outlet = client.data
@@ -307,9 +311,18 @@ class Exchange:
                 continue
             messages = messages or self._messages(step, kind)
             for symbol, message in zip(step.symbols, messages, strict=True):
-                if outlet.wants(channel, symbol) and outlet.push(message):
-                    client.bars += kind == "b"
-                    client.shown += 1
+                if outlet.wants(channel, symbol) and symbol not in unshown:
+                    client.show(outlet, message, counted=kind == "b")
+        if self.flaws is not None and self.flaws.revised:
+            self._push_revisions(step, self.flaws.revised)
+
+    def _push_revisions(self, step: Step, revised: Mapping[str, list[float]]) -> None:
+        starts = [step.starts[step.symbols.index(symbol)] for symbol in revised]
+        changed = step._replace(symbols=list(revised), starts=starts, rows=list(revised.values()))
+        for symbol, message in zip(revised, self._messages(changed, "u"), strict=True):
+            for client in self.clients:
+                if client.data is not None and client.data.wants("updatedBars", symbol):
+                    client.data.push(message)
 
     def _messages(self, step: Step, kind: str) -> list[bytes]:
         pack = self._packer.pack

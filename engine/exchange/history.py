@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def bars_page(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
         low, high = int(np.searchsorted(known, first)), int(np.searchsorted(known, last, side="right"))
         if symbol == begin_symbol:
             low, high = (low, min(high, begin_at + 1)) if descending else (max(low, begin_at), high)
-        chosen = range(low, high)[::-1] if descending else range(low, high)
+        chosen = _shown(exchange, symbol, range(low, high)[::-1] if descending else range(low, high))
         taken = chosen[: limit - sum(map(len, page.values()))]
         if taken:
             page[symbol] = [_bar(exchange, symbol, at) for at in taken]
@@ -55,9 +55,16 @@ def latest_bars(exchange: Exchange, symbols: list[str]) -> dict[str, dict[str, A
     for symbol in symbols:
         series = exchange.market.series.get(symbol)
         known = series.known(exchange.now) if series else 0
-        if known:
-            latest[symbol] = _bar(exchange, symbol, known - 1)
+        at = next(iter(_shown(exchange, symbol, range(known)[::-1])), None)
+        if at is not None:
+            latest[symbol] = _bar(exchange, symbol, at)
     return latest
+
+
+def _shown(exchange: Exchange, symbol: str, positions: range) -> Sequence[int]:
+    """The positions of a symbol's bars without those that a fault hides."""
+    flaws = exchange.flaws
+    return positions if flaws is None else [at for at in positions if not flaws.hides(symbol, at)]
 
 
 def asked_symbols(query: Mapping[str, str]) -> list[str]:
@@ -79,7 +86,8 @@ def count(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
 def _bar(exchange: Exchange, symbol: str, at: int) -> dict[str, Any]:
     """A bar by its start. ``n`` and ``vw`` must be there for alpaca-py, and are not in our data: 1 and the close."""
     series = exchange.market.series[symbol]
-    open_, high, low, close, volume = series.values[at].tolist()
+    revised = None if exchange.flaws is None else exchange.flaws.row(symbol, at)
+    open_, high, low, close, volume = revised or series.values[at].tolist()
     start = moment(int(series.starts[at]))
     return {"t": start, "o": open_, "h": high, "l": low, "c": close, "v": volume, "n": 1, "vw": close}
 

@@ -37,6 +37,7 @@ class Listed:
     filled: int | None = None
     canceled: int | None = None
     expired: int | None = None
+    failed: int | None = None
     replaced: int | None = None
     replaced_by: str | None = None
     replaces: str | None = None
@@ -81,7 +82,7 @@ class Listed:
             "expired_at": _when(self.expired),
             "expires_at": None,
             "canceled_at": _when(self.canceled),
-            "failed_at": None,
+            "failed_at": _when(self.failed),
             "replaced_at": _when(self.replaced),
             "replaced_by": self.replaced_by,
             "replaces": self.replaces,

@@ -15,17 +15,28 @@ class Outlet:
 
     Attributes:
         symbols: channel -> whose bars a data connection is sent (``*``: everyone's).
+        abort: ends the connection at once, as if a cable had been pulled.
         overflow: set when the client was too slow; what waited is dropped, and the connection must end.
     """
 
-    def __init__(self, frame: Callable[[list[bytes]], bytes], *, messages_a_frame: int = 1) -> None:
+    def __init__(
+        self, frame: Callable[[list[bytes]], bytes], *, abort: Callable[[], None], messages_a_frame: int = 1
+    ) -> None:
         self.symbols: dict[str, set[str]] = {"bars": set(), "updatedBars": set(), "dailyBars": set()}
         self.overflow = asyncio.Event()
+        self.abort: Callable[[], None] = abort
         self._frame = frame
         self._messages_a_frame = messages_a_frame
         self._waiting: deque[bytes] = deque()
         self._bytes_waiting = 0
         self._wake = asyncio.Event()
+        self._is_cut = False
+
+    def cut(self) -> None:
+        """End the connection abruptly: what waits, and what is pushed from now on, goes nowhere."""
+        self._is_cut = True
+        self._waiting.clear()
+        self.abort()
 
     def wants(self, channel: str, symbol: str) -> bool:
         """Whether the client has subscribed to a symbol of a channel."""
@@ -36,6 +47,8 @@ class Outlet:
         """Leave a message to be sent; never waits. False when the client is cut off already."""
         if self.overflow.is_set():
             return False
+        if self._is_cut:
+            return True
         self._waiting.append(message)
         self._bytes_waiting += len(message)
         if self._bytes_waiting > MOST_BYTES_WAITING:

@@ -21,6 +21,7 @@ from engine.errors import BrokerError, ConfigError
 from engine.exchange.account import AccountSpec
 from engine.exchange.application import Application
 from engine.exchange.exchange import Exchange
+from engine.exchange.faults import Fault, Faults
 from engine.exchange.loopback import is_loopback
 from engine.exchange.market import Market
 from engine.exchange.pace import walk
@@ -41,6 +42,7 @@ class ExchangeServer:
     Attributes:
         url: ``http://127.0.0.1:PORT``, known from the start on; sockets are at ``ws://127.0.0.1:PORT/v2/iex`` and
             ``ws://127.0.0.1:PORT/stream``.
+        faults: the schedule of what it does wrong, drawn; None without one.
 
     Example:
         >>> with ExchangeServer(bars=bars, start=start, accounts=[account]) as exchange:  # doctest: +SKIP
@@ -58,6 +60,7 @@ class ExchangeServer:
         speed: float | None = None,
         state: Path | None = None,
         rate_limit: int | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """Prepare the replay; no file or socket is touched yet.
 
@@ -68,9 +71,11 @@ class ExchangeServer:
                 wall clock's pace, 60.0 for a simulated minute a second. Such a clock begins with the first request.
             state: file from which an interrupted exchange goes on, and to which it writes.
             rate_limit: requests an account may send in a minute; Alpaca's is 200.
+            faults: what the exchange is to do wrong, to see what its clients make of it.
 
         Raises:
-            ConfigError: another host than this machine, or a speed or limit that is no positive number.
+            ConfigError: another host than this machine, a speed or limit that is no positive number, or faults at
+                steps that the bars do not have.
             DataError: bars that an Alpaca-like exchange cannot carry.
         """
         if not is_loopback(host):
@@ -80,15 +85,28 @@ class ExchangeServer:
         if rate_limit is not None and rate_limit < 1:
             raise ConfigError(f"rate_limit: expected at least 1 request a minute, found {rate_limit}")
         self.url = ""
-        self._exchange = Exchange(Market(bars, start), accounts)
+        self._market, self._accounts = Market(bars, start), tuple(accounts)
+        self.faults = None if faults is None else faults.over(len(self._market))
+        self._spent: list[Fault] = []
+        self._exchange = self._afresh()
         self._host, self._port = host, port
         self._speed, self._rate_limit = speed, rate_limit
         self._state = state
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave: asyncio.Event | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._log: ActionLog | None = None
         self._used = False
+
+    @property
+    def faults_spent(self) -> list[Fault]:
+        """The faults that have struck so far, as (step, kind) in that order; the step is that of the schedule."""
+        return list(self._spent)
+
+    def _afresh(self) -> Exchange:
+        """The exchange before anything has happened."""
+        return Exchange(self._market, self._accounts, faults=self.faults, spent=self._spent)
 
     def start(self) -> None:
         """Serve from a daemon thread; returns when it listens.
@@ -210,12 +228,29 @@ class ExchangeServer:
                 self._log.close()
 
     async def _serve(self, listener: socket.socket, ready: Callable[[], None], foreground: bool) -> None:
+        """Serve until told to leave; after a fault that ended the exchange, serve what its state brings back."""
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
         if foreground:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._loop.add_signal_handler(number, self._leave.set)
-        application = Application(self._exchange, speed=self._speed, rate_limit=self._rate_limit)
-        server = _Server(
+        with listener:
+            await self._serve_one(listener, ready)
+            while self._exchange.interrupted and not self._leave.is_set():
+                self._come_back()
+                await self._serve_one(listener, lambda: None)
+
+    def _come_back(self) -> None:
+        """Forget everything but the state, as a process that was killed."""
+        if self._log is not None:
+            self._log.close()
+        self._log, self._exchange = None, self._afresh()
+        self._restore()
+
+    async def _serve_one(self, listener: socket.socket, ready: Callable[[], None]) -> None:
+        """Serve the present exchange, on a copy of the listener: who calls while it is away is only kept waiting."""
+        assert self._leave is not None
+        application = Application(self._exchange, speed=self._speed, rate_limit=self._rate_limit, drop=self._drop)
+        server = self._server = _Server(
             uvicorn.Config(
                 application,
                 http="httptools",
@@ -232,27 +267,48 @@ class ExchangeServer:
                 ws_ping_interval=None,  # on loopback a death is known at once, and a paused client is not dead
             ),
             leave=self._leave,
+            interrupted=application.interrupted,
             ready=ready,
         )
         walker = None
         if self._speed is not None:
-            walker = asyncio.ensure_future(walk(self._exchange, speed=self._speed, begin=application.called_upon))
+            walker = asyncio.ensure_future(
+                walk(
+                    self._exchange,
+                    speed=self._speed,
+                    begin=application.called_upon,
+                    interrupted=application.interrupted.set,
+                )
+            )
             walker.add_done_callback(_report_failure)
         try:
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=[listener.dup()])
         finally:
             if walker is not None:
                 walker.cancel()
                 await asyncio.gather(walker, return_exceptions=True)
 
+    def _drop(self, client: Any) -> None:
+        if self._server is not None:
+            self._server.drop(client)
+
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signals and without its ticking: it leaves when told to."""
+    """uvicorn without its signals and without its ticking: it leaves when told to, or when it is interrupted."""
 
-    def __init__(self, config: uvicorn.Config, *, leave: asyncio.Event, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, leave: asyncio.Event, interrupted: asyncio.Event, ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._leave = leave
+        self._interrupted = interrupted
         self._ready = ready
+
+    def drop(self, client: Any) -> None:
+        """End the connection of a client by its (host, port), without a word."""
+        for connection in list(self.server_state.connections):
+            if connection.transport.get_extra_info("peername")[:2] == tuple(client):
+                connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -266,14 +322,20 @@ class _Server(uvicorn.Server):
         except BaseException:
             await self.shutdown()
             raise
-        await self._leave.wait()
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._leave, self._interrupted)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close what is open; a client that does not let go is dropped."""
+        """Close what is open; a client that does not let go is dropped. Interrupted, all are dropped at once."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.shutdown()
+            if self._interrupted.is_set():
+                connection.transport.abort()
+            else:
+                connection.shutdown()
         deadline = asyncio.get_running_loop().time() + _SECONDS_TO_CLOSE
         while self.server_state.connections or self.server_state.tasks:
             if asyncio.get_running_loop().time() > deadline:

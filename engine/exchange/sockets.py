@@ -9,7 +9,8 @@ from typing import Any
 
 import msgpack
 
-from engine.exchange.exchange import Client, Exchange
+from engine.exchange.clients import Client
+from engine.exchange.exchange import Exchange
 from engine.exchange.outlets import Outlet
 
 BARS_A_FRAME = 5_000  # a frame over 1 MiB closes alpaca-py's stream
@@ -52,10 +53,12 @@ class _Socket:
         await self._send({"type": "websocket.close", "code": code})
 
 
-async def market_data(exchange: Exchange, receive: Receive, send: Send, *, begin: Callable[[], None]) -> None:
+async def market_data(
+    exchange: Exchange, receive: Receive, send: Send, *, begin: Callable[[], None], abort: Callable[[], None]
+) -> None:
     """Serve one connection to the market data socket; it ends with the client's closing, or with an error's frame.
 
-    ``begin`` is called when the client has subscribed.
+    ``begin`` is called when the client has subscribed; ``abort`` ends the connection without a word.
     """
     socket = _Socket(receive, send)
     try:
@@ -65,7 +68,7 @@ async def market_data(exchange: Exchange, receive: Receive, send: Send, *, begin
         if client is None:
             await socket.close()
             return
-        outlet = Outlet(_joined, messages_a_frame=BARS_A_FRAME)
+        outlet = Outlet(_joined, abort=abort, messages_a_frame=BARS_A_FRAME)
         client.data = outlet
         try:
             await socket.send(_pack([{"T": "success", "msg": "authenticated"}]))
@@ -121,10 +124,12 @@ def _symbols(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(symbol, str) for symbol in value)
 
 
-async def trade_updates(exchange: Exchange, receive: Receive, send: Send, *, begin: Callable[[], None]) -> None:
+async def trade_updates(
+    exchange: Exchange, receive: Receive, send: Send, *, begin: Callable[[], None], abort: Callable[[], None]
+) -> None:
     """Serve one connection to the trading socket: text JSON comes in, JSON in binary frames goes out.
 
-    ``begin`` is called when the client listens.
+    ``begin`` is called when the client listens; ``abort`` ends the connection without a word.
     """
     socket = _Socket(receive, send)
     try:
@@ -133,7 +138,7 @@ async def trade_updates(exchange: Exchange, receive: Receive, send: Send, *, beg
         if client is None:
             await socket.close()
             return
-        outlet = Outlet(lambda messages: messages[0])
+        outlet = Outlet(lambda messages: messages[0], abort=abort)
         try:
             slow = _json({"stream": "error", "data": {"code": 407, "error_message": "slow client"}})
             await _converse(socket, outlet, lambda message: _listening(client, outlet, message, begin), slow)
