@@ -11,7 +11,8 @@ from engine.exchange.outlets import Outlet
 class Client:
     """An account and its connections; one data connection, any number of trading streams.
 
-    What is lost on a line that makes faults, or with a connection that a fault has cut in this step, counts as pushed.
+    What is lost on a line that makes faults, or with a connection that a fault has cut in this step, counts as pushed;
+    and after a state was restored, ``told`` is what its last step told, as if it had been heard.
 
     Attributes:
         bars, trade_updates: messages pushed to its connections since the exchange started; an update is counted once,
@@ -83,6 +84,16 @@ class Client:
         for outlet in self._cut:
             self.hang_up(outlet)
         self._cut.clear()
+
+    def begin_repeated_step(self) -> None:
+        """Note what a step tells that happens again from a state: its client may ask for the answer once more."""
+        self.told.clear()
+        self.account.tell = lambda execution, message: self.told.append(execution)
+
+    def end_repeated_step(self) -> None:
+        """What comes after it until the state is restored was told to somebody who is gone."""
+        self.account.tell = None
+        self._told_before = len(self.told)
 
     # --- messages --------------------------------------------------------------------------------------------------
 

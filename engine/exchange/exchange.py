@@ -146,8 +146,13 @@ class Exchange:
 
     def _repeat(self, action: Action) -> None:
         if action.kind == "advance":
-            for _ in range(action.times):
+            for left in reversed(range(action.times)):
+                if left == 0:
+                    for client in self.clients:
+                        client.begin_repeated_step()
                 self._match()
+            for client in self.clients:
+                client.end_repeated_step()
             return
         account = self.clients[action.account].account
         if action.kind == "submit":

@@ -8,8 +8,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from engine.exchange.account import AccountSpec
+from engine.exchange.exchange import Exchange
 from engine.exchange.faults import Faults
-from tests.exchange.floor import Floor, events, flat, frame, minutes
+from engine.exchange.market import Market
+from engine.exchange.outlets import Outlet
+from tests.exchange.floor import Floor, broker, events, flat, frame, minutes
 
 BARS = minutes({"X": [flat(100.0 + n) for n in range(12)]})
 TWO = minutes({"X": [flat(100.0 + n) for n in range(12)], "Y": [flat(50.0 + n) for n in range(12)]})
@@ -183,11 +187,18 @@ def test_updates_go_mute_for_five_steps() -> None:
         assert floor.get("/nextbar/status")["trade_updates"] == 18
 
 
-def test_a_fault_hits_the_account_whose_event_comes_first() -> None:
-    with disturbed("lose-update@0") as floor:
-        updates = floor.updates()
-        floor.order()
-        assert names(updates, 1) == ["new"]
+def test_a_fault_hits_the_account_whose_event_comes_first_and_no_other() -> None:
+    specs = [AccountSpec(key=key, secret="s", broker=broker()) for key in ("one", "two")]
+    exchange = Exchange(Market(BARS, BARS.frames["X"].index[1]), specs, faults=Faults.parse("lose-update@1").over(11))
+    lines = [Outlet(lambda messages: messages[0], abort=lambda: None) for _ in specs]
+    for client, line in zip(exchange.clients, lines, strict=True):
+        client.listen(line)
+    exchange.advance()
+    order = {"symbol": "X", "qty": 1, "side": "buy", "type": "market", "time_in_force": "day"}
+    for client in reversed(exchange.clients):
+        exchange.submit(client.account, order)
+    assert [len(line._waiting) for line in lines] == [2, 1]
+    assert [len(client.told) for client in exchange.clients] == [2, 2]
 
 
 @pytest.mark.parametrize("text", ["lose-bar@2", "drop-bars@2"])
