@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from engine.config import load_config
 from engine.data.bars import Bars
 from engine.errors import BrokerError, ConfigError, DataError
 from engine.exchange.server import AccountSpec, ExchangeServer
-from engine.serving import bars_to_replay
+from engine.preparation import prepare
+from engine.serving import PRACTICE, bars_to_replay
 from tests.exchange.floor import KEY, SECRET, Floor, broker, days, flat, minutes
 
 BARS = minutes({"X": [flat(100.0)] * 3})
@@ -160,3 +162,26 @@ def test_the_replay_has_all_history_and_ends_with_the_span() -> None:
         assert frame.index[0].date() < first
         assert np.datetime64(frame.index[-1].date()) <= np.datetime64(last)
     assert start.date() >= first
+
+
+def test_the_state_that_a_replay_leaves_can_be_served_again(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs" / "sma_cross.yaml")
+    prepared = prepare(config, root=ROOT)
+    used, start, _ = prepared.cut(config.spans.test)
+    last = max(frame.index[-1] for frame in used.frames.values())
+    kept = {symbol: prepared.bars.frames[symbol] for symbol in used.symbols}
+    replayed = replace(prepared.bars, frames=kept).between(end=last)
+    account = AccountSpec(key=PRACTICE[0], secret="of-this-replay-only", broker=config.broker)
+    with ExchangeServer(bars=replayed, start=start, accounts=[account]) as exchange:
+        exchange.keep(tmp_path / "exchange.sqlite")
+        keys = {"APCA-API-KEY-ID": account.key, "APCA-API-SECRET-KEY": account.secret}
+        requests.post(exchange.url + "/nextbar/advance", headers=keys, timeout=5)
+    script = SCRIPT.replace("minutes.yaml", "sma_cross.yaml").replace("state=None", "state=pathlib.Path(sys.argv[1])")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "exchange.sqlite")], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        keys = {"APCA-API-KEY-ID": "practice", "APCA-API-SECRET-KEY": "practice"}
+        assert requests.get(url + "/nextbar/status", headers=keys, timeout=5).json()["step"] == 1
+        process.send_signal(signal.SIGINT)
