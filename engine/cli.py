@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -286,6 +287,28 @@ def config(config: Config, *, overrides: Overrides = None, as_json: AsJson = Fal
         terminal.print_json(resolved)
     else:
         terminal.print_yaml(resolved)
+
+
+@command
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A run file to check too, and to ask the broker about.")
+    ] = None,
+    *,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check this machine, and with keys every assumption about the broker; nothing is traded or changed."""
+    from engine import terminal
+    from engine.doctor import doctor
+
+    with terminal.status("checking") as on_check:
+        diagnosis = doctor(config, overrides or (), on_check=lambda check: on_check(check.name))
+    if as_json:
+        terminal.print_json({"ok": diagnosis.ok, "checks": [asdict(check) for check in diagnosis.checks]})
+    else:
+        terminal.print_diagnosis(diagnosis)
+    return diagnosis.exit_code
 
 
 def _trace(debug: bool) -> None:

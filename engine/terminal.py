@@ -6,18 +6,22 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from engine.config import SpanName
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
+    from engine.checks import Check
+    from engine.doctor import Diagnosis
     from engine.report.comparison import Comparison
     from engine.twin import TwinReport
 
@@ -240,3 +244,55 @@ def print_comparison(comparison: Comparison) -> None:
             marked = [f"{text} *" if i in row.best and i < count else text for i, text in enumerate(values)]
             table.add_row(metric(row.key).label, *marked)
     _console().print(table)
+
+
+_STYLES = {"ok": "green", "differs": "yellow", "skipped": "dim", "failed": "red"}
+
+
+@contextmanager
+def status(title: str) -> Iterator[Callable[[str], None]]:
+    """A line on a terminal that says what was done last, and nothing anywhere else."""
+    if not is_interactive():
+        yield lambda name: None
+        return
+    from rich.markup import escape
+
+    with _console().status(title) as line:
+        yield lambda name: line.update(f"{title}: {escape(name)}")
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """The checks by area; what is expected stands only beside what was not found so."""
+    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 100)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=22)
+    table.add_column(ratio=1, overflow="fold")
+    area = ""
+    for check in _summed_up(diagnosis.checks):
+        if check.area != area:
+            area = check.area
+            table.add_row("", Text(area.capitalize(), style="bold"), "")
+        found = Text(check.found)
+        if check.state == "differs":
+            found.append(f"\nexpected: {check.expected}", style="dim")
+        table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), found)
+    console.print(table)
+    counts = {state: sum(check.state == state for check in diagnosis.checks) for state in _STYLES}
+    total = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    say(f"{len(diagnosis.checks)} checks: {total}.")
+
+
+def _summed_up(checks: Sequence[Check]) -> Iterator[Check]:
+    """Packages that are as required make one line, and so do checks that are skipped for one reason."""
+
+    def same(check: Check) -> tuple[str, ...]:
+        if check.state == "ok" and check.area == "packages":
+            return check.area, "installed as required"
+        if check.state == "skipped":
+            return check.area, check.found
+        return check.area, check.found, check.name
+
+    for (_, found, *_), group in groupby(checks, key=same):
+        alike = list(group)
+        yield alike[0] if len(alike) == 1 else replace(alike[0], name=f"{len(alike)} checks", found=found)
