@@ -225,7 +225,8 @@ class RiskConfig(Section):
     """Limits of the risk gate; None switches a limit off.
 
     Positions, gross exposure and losses are fractions of equity; ``max_order_notional`` is in account currency,
-    ``price_collar`` a fraction of the last close. The last two are on the wall clock and act in live trading only.
+    ``price_collar`` a fraction of the last close. The last three are on the wall clock and act in live trading only;
+    ``stale_model_days`` are those since the last bar that the model was trained or chosen on, and pause entries.
     """
 
     max_position: float | None = Field(default=None, gt=0.0)
@@ -237,10 +238,11 @@ class RiskConfig(Section):
     symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)] | None = None
     max_orders_per_minute: int | None = Field(default=None, ge=1)
     stale_seconds: float | None = Field(default=None, gt=0.0)
+    stale_model_days: int | None = Field(default=None, ge=1)
 
     def on_bars(self) -> RiskConfig:
         """Without the limits on the wall clock, for a run whose bars do not pass by it."""
-        return self.model_copy(update={"max_orders_per_minute": None, "stale_seconds": None})
+        return self.model_copy(update={"max_orders_per_minute": None, "stale_seconds": None, "stale_model_days": None})
 
 
 class RunConfig(Section):

@@ -54,7 +54,12 @@ def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
 
 def recorded_bars(recorded: Recorded, manifest: dict[str, Any]) -> tuple[Bars, pd.Timestamp]:
     """The bars that a run has seen, history included, and the end of the first one that was decided on."""
-    bars = Bars(
+    return seen_bars(recorded, manifest), pd.Timestamp(recorded.first_decision, tz="UTC")
+
+
+def seen_bars(recorded: Recorded, manifest: dict[str, Any]) -> Bars:
+    """The bars that a run has seen, history included."""
+    return Bars(
         frames=recorded.frames(),
         timeframe=manifest["timeframe"],
         adjustment=manifest["adjustment"],
@@ -63,7 +68,6 @@ def recorded_bars(recorded: Recorded, manifest: dict[str, Any]) -> tuple[Bars, p
         synthetic=manifest["synthetic"],
         survivor_biased=manifest["survivor_biased"],
     )
-    return bars, pd.Timestamp(recorded.first_decision, tz="UTC")
 
 
 def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
@@ -109,7 +113,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
             # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.
             "latency_ms": {name: _quantiles(values) for name, values in sorted(recorded.latencies_ms.items())},
         },
-        own_costs=replayed,
+        own_costs=replayed and not recorded.counts.get("adopted"),
     )
     run.manifest["status"] = recorded.ended or RUNNING
     # Of the run file as it was given: in the folder, its paths are absolute.
@@ -200,8 +204,11 @@ def _ending(recorded: Recorded, *, replayed: bool) -> list[str]:
     undecided = sum(1 for _, decide, _ in recorded.steps if not decide)
     late = recorded.counts.get("late", 0)
     revised = recorded.counts.get("revision", 0)
+    resumed = recorded.counts.get("resumed", 0)
     return [
         *([f"the run is going on, or was cut off, after {len(recorded.steps)} bars"] if not recorded.ended else []),
+        *([f"the run was interrupted and went on {_counted(resumed, 'time')}"] if resumed else []),
+        *(f"accepted as the broker had it: {sentence}" for sentence in recorded.accepted),
         *(f"when the account was last compared with our ledger: {sentence}" for sentence in recorded.differences),
         *([f"{_counted(undecided, 'step')} came late or were caught up with, and not decided on"] if undecided else []),
         *([f"{_counted(late, 'bar')} came after the others of their minute"] if late else []),

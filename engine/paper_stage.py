@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,27 +18,35 @@ from engine.credentials import Credentials, find_credentials
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, fetch_bars
 from engine.data.bars import Bars
 from engine.errors import DataError
-from engine.exchange.account import AccountSpec
+from engine.exchange.account import PRACTICE, AccountSpec
 from engine.exchange.server import ExchangeServer
 from engine.live.connection import Connection
 from engine.live.control import Control
 from engine.live.journal import Journal
 from engine.live.run import LiveRun
 from engine.live.sources import LockStep, Source, starts_seen
-from engine.live.wall_clock import wall_clock_source
+from engine.live.wall_clock import MarketClock, wall_clock_source
 from engine.preparation import Prepared, refuse_seen_bars
 from engine.remarks import absences
+from engine.trading.orders import Order
 
+# The file in a replay's folder in which its exchange keeps its state.
+STATE = "exchange.sqlite"
 _DAY = 86_400_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Where a run trades, ready to begin.
+    """Where a run trades, ready to begin or to go on.
 
     Attributes:
         mode: ``replay``, ``exchange`` or ``alpaca``. period: the span that is replayed.
-        history: bars before the first decision. source: gives the steps, once told whom to notify.
+        clock: the market's time now, UTC ns.
+        history: gives the bars before the first decision.
+        source: gives the steps; takes the run, its journal, the bars that are known already, the market's time at the
+            last of them (UTC ns), and what is to be done while nothing comes.
+        keep: has the exchange of a replay, which has not begun, keep its state in this folder.
+        is_late: whether the time of an order's decision is over.
         real_time: whether it passes by the clock on the wall, and that clock's limits apply.
         check: refuses forecasters that have seen the bars which are traded.
         notes: what a user should know before the first bar, one sentence each.
@@ -46,18 +55,29 @@ class Stage:
 
     mode: str
     period: tuple[str, str] | None
+    clock: int
     connection: Connection
-    history: Bars
-    source: Callable[[LiveRun, Journal], Source]
+    history: Callable[[], Bars]
+    source: Callable[[LiveRun, Journal, Bars, int, Callable[[], None]], Source]
+    keep: Callable[[Path], None]
+    is_late: Callable[[Order], bool]
     real_time: bool
     check: Callable[[Sequence[Any]], None]
     notes: tuple[str, ...]
     remarks: tuple[str, ...]
 
+    @property
+    def account(self) -> str:
+        """The account's number."""
+        return str(self.connection.account.get("account_number", ""))
+
 
 @contextmanager
-def replay_stage(prepared: Prepared, pace_seconds: float) -> Iterator[Stage]:
-    """The embedded exchange on the test span, in this process, behind real sockets."""
+def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) -> Iterator[Stage]:
+    """The embedded exchange on the test span, in this process, behind real sockets.
+
+    ``kept``: the folder of a replay that goes on; its exchange's state is in there.
+    """
     config = prepared.config
     period = config.spans.get("test")
     refuse_seen_bars([prepared.forecaster] if prepared.forecaster else [], "test", period)
@@ -66,9 +86,10 @@ def replay_stage(prepared: Prepared, pace_seconds: float) -> Iterator[Stage]:
     shown = replace(prepared.bars, frames={symbol: prepared.bars.frames[symbol] for symbol in used.symbols}).between(
         end=last
     )
-    account = AccountSpec(key="replay", secret=secrets.token_urlsafe(24), broker=config.broker)
+    account = AccountSpec(key=PRACTICE[0], secret=secrets.token_urlsafe(24), broker=config.broker)
     narrowed = config.model_copy(update={"data": config.data.model_copy(update={"symbols": used.symbols})})
-    with ExchangeServer(bars=shown, start=start, accounts=[account]) as exchange:
+    state = None if kept is None else kept / STATE
+    with ExchangeServer(bars=shown, start=start, accounts=[account], state=state) as exchange:
         credentials = Credentials(
             key=account.key,
             secret=account.secret,
@@ -78,16 +99,23 @@ def replay_stage(prepared: Prepared, pace_seconds: float) -> Iterator[Stage]:
         )
         with Connection(credentials, narrowed, streamed=_streamed(config)) as connection:
             connection.check()
-            history = _warmup(prepared, credentials, narrowed, before=start)
-            _same_history(history, used, start)
             control = Control(credentials)
+
+            def history() -> Bars:
+                found = _warmup(prepared, credentials, narrowed, before=start)
+                _same_history(found, used, start)
+                return found
+
             try:
                 yield Stage(
                     mode="replay",
                     period=(str(period[0]), str(period[1])),
+                    clock=int(control.status()["time"]),
                     connection=connection,
                     history=history,
-                    source=_lock_step(control, connection, config, history, start, pace_seconds),
+                    source=_lock_step(control, connection, config, pace_seconds),
+                    keep=lambda folder: exchange.keep(folder / STATE),
+                    is_late=lambda order: False,
                     real_time=False,
                     check=partial(_unseen, period=period),
                     notes=tuple(absences(absent, period)),
@@ -108,18 +136,21 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
         try:
             status = control.status() if control is not None else {}
             moment = pd.Timestamp(status["time"], tz="UTC") if status else pd.Timestamp(now)
-            history = _warmup(prepared, credentials, config, before=moment)
             lock_step = control is not None and status["mode"] == "lock-step"
+            clock = MarketClock(control)
             if control is not None and lock_step:
-                source = _lock_step(control, connection, config, history, moment, 0.0)
+                source = _lock_step(control, connection, config, 0.0)
             else:
-                source = wall_clock_source(connection, config, history, control=control)
+                source = _on_the_wall(connection, config, clock, control)
             yield Stage(
                 mode="exchange" if credentials.local else "alpaca",
                 period=None,
+                clock=int(moment.as_unit("ns").value),
                 connection=connection,
-                history=history,
+                history=lambda: _warmup(prepared, credentials, config, before=moment),
                 source=source,
+                keep=lambda folder: None,
+                is_late=lambda order: not lock_step and clock.has_passed(order.decided, config.data.timeframe),
                 real_time=not lock_step,
                 check=partial(_unseen, period=(moment.date(), moment.date())),
                 notes=tuple(notes),
@@ -171,24 +202,40 @@ def _same_history(history: Bars, used: Bars, start: pd.Timestamp) -> None:
 
 
 def _lock_step(
-    control: Control, connection: Connection, config: RunConfig, history: Bars, start: pd.Timestamp, pace_seconds: float
-) -> Callable[[LiveRun, Journal], Source]:
-    known = [int(frame.index[-1].value) for frame in history.frames.values() if len(frame)]
+    control: Control, connection: Connection, config: RunConfig, pace_seconds: float
+) -> Callable[[LiveRun, Journal, Bars, int, Callable[[], None]], Source]:
+    def source(run: LiveRun, journal: Journal, known: Bars, clock: int, idle: Callable[[], None]) -> LockStep:
+        ends = [int(frame.index[-1].value) for frame in known.frames.values() if len(frame)]
 
-    def wait() -> None:
-        if pace_seconds > 0.0:
-            connection.inbox.wait(lambda: False, pace_seconds)
+        def wait() -> None:
+            idle()
+            if pace_seconds > 0.0:
+                connection.inbox.wait(lambda: False, pace_seconds)
 
-    def source(run: LiveRun, journal: Journal) -> Source:
         return LockStep(
             control,
             connection.inbox,
             timeframe=config.data.timeframe,
             streamed=_streamed(config),
             rows=connection.rows,
-            seen=starts_seen(history.frames, config.data.timeframe),
-            last=max(known, default=int(start.value) - 7 * _DAY),
+            seen=starts_seen(known.frames, config.data.timeframe),
+            last=max(ends, default=clock - 7 * _DAY),
+            clock=clock,
+            catch_up=lambda: run.venue.desk.catch_up(run.venue.waiting),
+            waits=lambda: run.venue.has_outgoing,
+            noted=journal.write,
             before_step=wait,
         )
+
+    return source
+
+
+def _on_the_wall(
+    connection: Connection, config: RunConfig, clock: MarketClock, control: Control | None
+) -> Callable[[LiveRun, Journal, Bars, int, Callable[[], None]], Source]:
+    made = wall_clock_source(connection, config, clock, control=control)
+
+    def source(run: LiveRun, journal: Journal, known: Bars, clock: int, idle: Callable[[], None]) -> Source:
+        return made(run, journal, known, idle)
 
     return source

@@ -287,8 +287,19 @@ class Broker(bt.BrokerBase):
         """Cancel what is open and close every position at the next bar; the gate refuses what would open more."""
         self._watches = False
         for order in list(self.venue.open_orders.values()):
-            self._report(self.venue.cancel(order, self.gate.halted), now)
-        self._close_positions(now)
+            if order.id not in self._halt_orders:
+                self._report(self.venue.cancel(order, self.gate.halted), now)
+        self._close_rest(now)
+
+    def spare(self, orders: Collection[int]) -> None:
+        """These orders close positions for a halt already: nothing cancels them."""
+        self._halt_orders.update(orders)
+
+    def retake(self, symbols: Collection[str]) -> None:
+        """Show the strategy the ledger's positions of these symbols: they have changed without an order of its own."""
+        for symbol in symbols:
+            self._take_position(symbol)
+        self._borrows = self.venue.ledger.borrows
 
     def _close_rest(self, now: float) -> None:
         """Once trading is halted: close what is still held and no order is closing, as after one that expired."""

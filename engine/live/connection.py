@@ -11,6 +11,7 @@ from alpaca.data.enums import Adjustment, DataFeed
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.data.requests import StockBarsRequest
 from alpaca.trading.client import TradingClient
+from alpaca.trading.enums import QueryOrderStatus
 from alpaca.trading.requests import GetOrdersRequest
 
 from engine.config import RunConfig
@@ -20,7 +21,7 @@ from engine.errors import BrokerError
 from engine.live.inbox import Inbox
 from engine.live.rest import FORBIDDEN, TOO_MANY, UNAUTHORIZED, AccountLock, Line, NoAnswer, answered
 from engine.live.streams import BARS, TRADES, Streams
-from engine.live.verifier import Account
+from engine.live.verifier import Account, Holding, Waiting
 
 # A clock that is off by more would put bars into the wrong minute.
 _CLOCK_SECONDS = 2.0
@@ -31,6 +32,8 @@ _AGAIN_SECONDS = (1.0, 2.0, 4.0)
 _MOST_ORDERS = 500
 _LAST_MINUTES = timedelta(minutes=5)
 _BARS_ASKED = "bars"
+# Statuses of legs that are over, beside an entry that is not.
+_OVER = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 
 
 class Connection:
@@ -89,9 +92,9 @@ class Connection:
         """Ask everything that can be asked without sending an order; what a user should know, one sentence each.
 
         Raises:
-            BrokerError: the keys are refused, the account is blocked or not empty, a symbol cannot be traded, fractions
-                are not allowed, the clock is off, or the plan does not include the feed; one sentence that lists all
-                that is wrong.
+            BrokerError: the keys are refused, the account is blocked, a symbol cannot be traded, fractions are not
+                allowed, the clock is off, or the plan does not include the feed; one sentence that lists all that is
+                wrong.
         """
         self.account = self.asked("the account", self.trading.get_account)
         clock: Any = self.asked("the clock", self.trading.get_clock)
@@ -100,21 +103,30 @@ class Connection:
             wrong = [
                 *self._account_problems(),
                 *(problem for symbol in sorted(self._config.data.symbols) for problem in self._asset_problems(symbol)),
-                *self._leftovers(),
                 *self._clock_problems(clock, now),
             ]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BrokerError(
-                f"the broker answered with what is no account ({type(error).__name__}: {error}); is there another "
-                "server at its address?"
-            ) from error
+            raise _no_account(error) from error
         if wrong:
-            raise BrokerError(f"nothing was sent, because {len(wrong)} thing(s) are not right: " + "; ".join(wrong))
+            raise _not_right(wrong)
         end = datetime.fromtimestamp(now, tz=UTC)
         self.rows(end - _LAST_MINUTES, end)  # refused here, and not at the first minute that has to be fetched
         if clock.get("is_open"):
             return []
         return [f"the market is closed; the next session opens at {clock.get('next_open')}"]
+
+    def check_start(self) -> None:
+        """What a run that begins needs beyond ``check``: the cash of the run file, and nothing held or waiting.
+
+        Raises:
+            BrokerError: one sentence that lists all that is wrong.
+        """
+        try:
+            wrong = [*self._cash_problems(), *self._leftovers()]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _no_account(error) from error
+        if wrong:
+            raise _not_right(wrong)
 
     def asked(self, what: str, call: Callable[[], Any], *, missing: Any = None) -> Any:
         """The answer to a harmless question.
@@ -159,14 +171,17 @@ class Connection:
         ]
         if str(account.get("status", "")).upper() != "ACTIVE":
             wrong.append(f"the account is {account.get('status')}, expected ACTIVE")
-        if float(account["cash"]) < broker.cash - _CENT:
-            wrong.append(
-                f"broker.cash is {broker.cash:.2f}, and the account holds {float(account['cash']):.2f}; "
-                "lower broker.cash, or reset the paper account"
-            )
         if broker.short and not account.get("shorting_enabled", True):
             wrong.append("broker.short is true, and the account may not sell short")
         return wrong
+
+    def _cash_problems(self) -> list[str]:
+        has, wanted = float(self.account["cash"]), self._config.broker.cash
+        if has >= wanted - _CENT:
+            return []
+        return [
+            f"broker.cash is {wanted:.2f}, and the account has {has:.2f}; lower broker.cash, or reset the paper account"
+        ]
 
     def _asset_problems(self, symbol: str) -> list[str]:
         nothing: dict[str, Any] = {}
@@ -205,22 +220,33 @@ class Connection:
         return [f"this machine's clock is {off:+.1f} seconds off the broker's; set it (by NTP)"]
 
     def holdings(self) -> Account:
-        """What the account has gained since the start, and what it holds, of all symbols.
+        """Cash, positions and open orders of the account, of all symbols.
 
         Raises:
             NoAnswer, BrokerError: see ``asked``.
         """
-        account: Any = self.asked("the account", lambda: float(self._of_account("cash")))
-        held: Any = self.asked("positions", self._quantities)
-        return Account(account - float(self.account["cash"]), held)
+        cash: Any = self.asked("the account", self._cash)
+        held: Any = self.asked("positions", self._positions)
+        orders: Any = self.asked("open orders", self._waiting)
+        return Account(cash, held, orders)
 
-    def _of_account(self, name: str) -> Any:
+    def _cash(self) -> float:
         account: Any = self.trading.get_account()
-        return account[name]
+        return float(account["cash"])
 
-    def _quantities(self) -> dict[str, float]:
+    def _positions(self) -> dict[str, Holding]:
         positions: Any = self.trading.get_all_positions()
-        return {str(position["symbol"]): float(position["qty"]) for position in positions}
+        return {str(p["symbol"]): Holding(float(p["qty"]), float(p["avg_entry_price"])) for p in positions}
+
+    def _waiting(self) -> dict[str, Waiting]:
+        request = GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=_MOST_ORDERS, nested=True)
+        orders: Any = self.trading.get_orders(request)
+        legs = [leg for order in orders for leg in order.get("legs") or []]
+        return {
+            str(order["id"]): Waiting(str(order["symbol"]), str(order["client_order_id"]))
+            for order in (*orders, *legs)
+            if order["status"] not in _OVER
+        }
 
     def is_open(self) -> bool:
         """Whether the market is open by the broker's clock, which knows of closures that no calendar does.
@@ -295,3 +321,14 @@ class Connection:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _no_account(error: Exception) -> BrokerError:
+    return BrokerError(
+        f"the broker answered with what is no account ({type(error).__name__}: {error}); is there another server at "
+        "its address?"
+    )
+
+
+def _not_right(wrong: Sequence[str]) -> BrokerError:
+    return BrokerError(f"nothing was sent, because {len(wrong)} thing(s) are not right: " + "; ".join(wrong))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from engine.credentials import Credentials
 from engine.errors import BrokerError
 
 _TIMEOUT_SECONDS = 10.0
+_RESTART_SECONDS, _AGAIN_SECONDS = 15.0, 0.05
 
 
 class Advance(NamedTuple):
@@ -18,12 +20,17 @@ class Advance(NamedTuple):
 
     Attributes:
         time: end of the step's bars, UTC ns; None when there are no more.
-        bars, updates: messages it has pushed to this account so far.
+        start: with which it stamps them, UTC ns.
+        moved: whether it moved just now; it did before, where the answer to that was lost.
+        shown: how many bars it has pushed to this account in this step.
+        told: execution ids of the trade updates that it has pushed to this account since the step before.
     """
 
     time: int | None
-    bars: int
-    updates: int
+    start: int
+    moved: bool
+    shown: int
+    told: frozenset[str]
 
 
 class Control:
@@ -39,15 +46,23 @@ class Control:
             "APCA-API-SECRET-KEY": credentials.secret,
             "Content-Length": "0",
         }
+        # One that has answered once is waited for when it does not.
+        self._patience = 0.0
 
-    def advance(self) -> Advance:
+    def advance(self, after: int) -> Advance:
         """Move the exchange on by one step: it matches, pushes updates, pushes bars, and answers.
 
+        Args:
+            after: its time, UTC ns, as it was last known; where it has gone on since then, it does not move, but
+                answers for the step that it has taken: asking twice moves nothing twice.
+
         Raises:
-            BrokerError: it cannot be reached, or is not in lock-step.
+            BrokerError: it cannot be reached for a while, is not in lock-step, or stands before ``after``.
         """
-        answer = self._call("POST", "/nextbar/advance", ("time", "bars", "trade_updates"))
-        return Advance(answer["time"], answer["bars"], answer["trade_updates"])
+        answer = self._call("POST", f"/nextbar/advance?after={after}", ("time", "start", "moved", "shown", "told"))
+        return Advance(
+            answer["time"], answer["start"] or 0, answer["moved"], answer["shown"], frozenset(answer["told"])
+        )
 
     def status(self) -> dict[str, Any]:
         """Mode, speed and time of the exchange; a BrokerError where there is none of ours."""
@@ -58,23 +73,31 @@ class Control:
         self._connection.close()
 
     def _call(self, method: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-        try:
-            self._connection.request(method, path, headers=self._headers)
-            response = self._connection.getresponse()
-            body = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._connection.close()
-            raise BrokerError(
-                f"the exchange at {self._connection.host}:{self._connection.port} does not answer "
-                f"({type(error).__name__}); is nextbar exchange running there?"
-            ) from error
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                self._connection.request(method, path, headers=self._headers)
+                response = self._connection.getresponse()
+                body = json.loads(response.read())
+                self._patience = _RESTART_SECONDS
+                break
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                # Both calls may be made again: an exchange that is started anew is waited for.
+                self._connection.close()
+                if time.monotonic() >= deadline:
+                    raise BrokerError(
+                        f"the exchange at {self._connection.host}:{self._connection.port} does not answer "
+                        f"({type(error).__name__}); is nextbar exchange running there?"
+                    ) from error
+                time.sleep(_AGAIN_SECONDS)
         told = body if isinstance(body, dict) else {}
+        call = path.partition("?")[0]
         if response.status != 200:
-            raise BrokerError(f"the exchange refused {path}: {told.get('message', response.status)}")
+            raise BrokerError(f"the exchange refused {call}: {told.get('message', response.status)}")
         missing = [name for name in wanted if name not in told]
         if missing:
             raise BrokerError(
-                f"the exchange at {self._connection.host}:{self._connection.port} answered {path} without "
+                f"the exchange at {self._connection.host}:{self._connection.port} answered {call} without "
                 f"{', '.join(missing)}; is another server running there?"
             )
         return told

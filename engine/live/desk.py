@@ -6,8 +6,10 @@ journal before the order goes out; when no answer comes, the order is looked up 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import requests
@@ -27,7 +29,7 @@ from alpaca.trading.requests import (
 
 from engine.errors import BrokerError
 from engine.live.inbox import Inbox, UpdateMessage
-from engine.live.rest import NOT_FOUND, TOO_MANY, UNAUTHORIZED, explained
+from engine.live.rest import NOT_FOUND, TOO_MANY, UNAUTHORIZED, NoAnswer, explained
 from engine.trading.orders import BUY, Order
 
 # Events after which nothing more comes for an order.
@@ -42,10 +44,12 @@ _EVENTS = {
 }
 # Seconds to wait before an order is tried again: where nobody knows whether it was taken, and where it was not, for
 # there were too many requests in this minute.
-_AGAIN = (0.5, 2.0, 5.0)
+_AGAIN = (0.2, 1.0, 3.0)
 _SOON_ENOUGH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_WITHDRAWAL_SECONDS, _GONE_SECONDS = 10.0, 1.0
+# How long the end of a cancelled order is waited for before it is asked for, each time.
+_WITHDRAWAL_SECONDS = (0.5, 1.0, 2.0, 4.0)
 _DUPLICATE = 40010001
+_TOO_MANY = object()
 
 
 class Receipt(NamedTuple):
@@ -59,25 +63,42 @@ class TurnedDown(Exception):
     """The broker does not take this order; the message is its own."""
 
 
-class _TooMany(Exception):
-    """There were too many requests; this one did nothing."""
+class _Silence(Exception):
+    """Nothing that tells whether a request took effect."""
+
+
+class _NotThere(Exception):
+    """The broker knows no such order."""
 
 
 class Desk(Protocol):
     """What our picture of the account needs of the broker behind it."""
 
-    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
-        """Send an order with its legs; a ``TurnedDown`` when the broker does not take it."""
+    def send(
+        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
+    ) -> Receipt:
+        """Send an order with its legs; a ``TurnedDown`` when the broker does not take it.
+
+        ``doubtful``: it may be at the broker already, and is looked for first. ``late``: where it is not there, its
+        time has passed, and it is turned down. A ``NoAnswer`` when the broker says nothing: it is asked again later.
+        """
 
     def withdraw(self, remote_id: str) -> None:
-        """Ask for the end of an order, and wait until it is known how it ended."""
+        """Ask for the end of an order, and wait until it is known how it ended; a ``NoAnswer`` where it is not."""
 
     def take_updates(self) -> list[UpdateMessage]:
         """The trade updates that came since the last call."""
 
+    def catch_up(self, remote_ids: Iterable[str]) -> int:
+        """Ask for orders whose updates may have been missed; a ``NoAnswer`` where the broker says nothing."""
+
 
 class AlpacaDesk:
-    """Orders through the SDK's trading client."""
+    """Orders through the SDK's trading client.
+
+    Attributes:
+        held: why nothing goes out for now, or empty.
+    """
 
     def __init__(self, client: TradingClient, inbox: Inbox) -> None:
         # A 504 says nothing about whether the order took effect: the SDK must not repeat it by itself.
@@ -85,113 +106,137 @@ class AlpacaDesk:
         self._client = client
         self._inbox = inbox
         self._told: dict[str, tuple[str, float]] = {}
+        self.held = ""
 
     def take_updates(self) -> list[UpdateMessage]:
-        """The trade updates that came since the last call."""
-        return self._inbox.take_updates()
+        """The trade updates that came since the last call, by the times at which they happened."""
+        messages = self._inbox.take_updates()
+        return sorted(messages, key=_moment) if len(messages) > 1 else messages
 
-    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
-        """Send an order; when no answer comes, find out by its client order id before it is sent again.
+    def send(
+        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
+    ) -> Receipt:
+        """Send an order; where no answer comes, it is looked up by its client order id before it is sent again.
 
         Raises:
-            TurnedDown: the broker does not take it.
-            BrokerError: the broker could not be reached, refuses the keys, or did not answer before a stop.
+            TurnedDown: the broker does not take it, or it is ``late`` and was never there.
+            NoAnswer: nothing goes out for now, or the broker does not say whether it has the order.
+            BrokerError: it refuses the keys, or took the order without its legs.
         """
+        if self.held:
+            raise NoAnswer(self.held)
         request = _request(order, legs, client_id)
-        for pause in (*_AGAIN, 0.0):
-            answer = self._patiently(lambda: self._client.submit_order(request))
-            if answer is None and not self._inbox.stopped:
-                answer = self._patiently(lambda: self._client.get_order_by_client_id(client_id))
-            if answer is not None:
-                return self._receipt(answer, legs)
-            self._inbox.wait(lambda: False, pause)
-            if self._inbox.stopped:
-                raise BrokerError(
-                    f"the run was stopped before the broker answered to order {client_id}, which it may have taken; "
-                    "look at the account before you start again"
-                )
-        raise BrokerError(
-            f"the broker did not answer to order {client_id} and does not know it after {len(_AGAIN) + 1} tries; "
-            "trading stops here: look at the account before you start again"
-        )
+        for pause in _AGAIN:
+            try:
+                if doubtful:
+                    try:
+                        found = self._patiently(lambda: self._client.get_order_by_client_id(client_id))
+                        return self._receipt(found, legs)
+                    except _NotThere:
+                        if late:
+                            raise TurnedDown("it had not reached the broker when its bar was over") from None
+                doubtful = True
+                return self._receipt(self._patiently(lambda: self._client.submit_order(request)), legs)
+            except (_Silence, _NotThere):
+                self._inbox.wait(lambda: False, pause)
+                if self._inbox.stopped:
+                    break
+        raise NoAnswer(f"the broker does not say whether it has taken order {client_id}")
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """As ``_tried``, again after a while where there were too many requests."""
         for pause in (*_SOON_ENOUGH, 0.0):
-            try:
-                return self._tried(call)
-            except _TooMany:
-                self._inbox.wait(lambda: False, pause)
-                if self._inbox.stopped:
-                    break
-        return None
+            answer = self._tried(call)
+            if answer is not _TOO_MANY:
+                return answer
+            self._inbox.wait(lambda: False, pause)
+            if self._inbox.stopped:
+                break
+        raise _Silence
 
     def _tried(self, call: Callable[[], Any]) -> Any:
-        """The answer, or None where there was none that tells whether the order took effect."""
+        """The answer, or ``_TOO_MANY`` where there were too many requests, and this one did nothing."""
         try:
             return call()
-        except requests.RequestException:
-            return None
+        except requests.RequestException as error:
+            raise _Silence from error
         except APIError as error:
             status, message, code = explained(error)
             if status == UNAUTHORIZED:
                 raise BrokerError(f"the broker refuses the keys ({message}); check them") from error
             if status == TOO_MANY:
-                raise _TooMany from error
-            if status == NOT_FOUND or status >= 500 or code == _DUPLICATE:
-                return None
+                return _TOO_MANY
+            if status == NOT_FOUND:
+                raise _NotThere from error
+            if status >= 500 or code == _DUPLICATE:
+                raise _Silence from error
             raise TurnedDown(message) from error
 
     def _receipt(self, answer: Any, legs: Sequence[Order]) -> Receipt:
-        if legs and not answer.get("legs"):
-            # Looked up by its own id it comes without them, unless they are asked for.
-            whole = GetOrderByIdRequest(nested=True)
-            answer = self._patiently(lambda: self._client.get_order_by_id(str(answer["id"]), whole)) or answer
-        found = {("limit" if leg["type"] == "limit" else "stop"): str(leg["id"]) for leg in answer.get("legs") or []}
+        try:
+            own = str(answer["id"])
+            if legs and not answer.get("legs"):
+                # Looked up by its own id it comes without them, unless they are asked for.
+                whole = GetOrderByIdRequest(nested=True)
+                answer = self._patiently(lambda: self._client.get_order_by_id(own, whole))
+            found = {
+                ("limit" if leg["type"] == "limit" else "stop"): str(leg["id"]) for leg in answer.get("legs") or []
+            }
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _Silence from error
         wanted = ["limit" if leg.type == "limit" else "stop" for leg in legs]
         for kind in wanted:
             if kind not in found:
-                raise BrokerError(f"the broker took order {answer['id']} without its {kind} leg; look at the account")
-        return Receipt(str(answer["id"]), tuple(found[kind] for kind in wanted))
+                raise BrokerError(f"the broker took order {own} without its {kind} leg; look at the account")
+        return Receipt(own, tuple(found[kind] for kind in wanted))
 
     def catch_up(self, remote_ids: Iterable[str]) -> int:
         """Ask for orders whose updates may have been missed, and put what became of them into the inbox.
 
         The number of orders that have moved on; booking them twice is not possible, since quantities are cumulative.
-        It gives up at the first question that is not answered: there will be another time.
+
+        Raises:
+            NoAnswer: the broker does not answer for one of them; what it said of those before it is in the inbox.
+            BrokerError: it refuses the keys.
         """
-        moved = 0
         asked = list(remote_ids)
-        for remote_id in asked:
-            try:
-                order: Any = self._client.get_order_by_id(remote_id)
-            except requests.RequestException:
-                break
-            except APIError as error:
-                status, message, _ = explained(error)
-                if status == UNAUTHORIZED:
-                    raise BrokerError(f"the broker refuses the keys ({message}); check them") from error
-                if status == TOO_MANY or status >= 500:
-                    break
-                continue
+        moved = []
+        try:
+            for remote_id in asked:
+                found = self._asked_after(remote_id)
+                if found is not None and self._told.get(remote_id) != found[:2]:
+                    self._told[remote_id] = found[:2]
+                    moved.append(found[2])
+        except _Silence as error:
+            raise NoAnswer("the broker does not answer for an order whose end is not known") from error
+        finally:
+            for fields in sorted(moved, key=lambda fields: _nanoseconds(fields["timestamp"])):
+                self._inbox.put_update(fields)
+        self._told = {remote_id: self._told[remote_id] for remote_id in asked if remote_id in self._told}
+        return len(moved)
+
+    def _asked_after(self, remote_id: str) -> tuple[str, float, dict[str, Any]] | None:
+        """What became of an order: event, cumulative quantity, and both as a trade update; None: nothing yet."""
+        try:
+            order: Any = self._tried(lambda: self._client.get_order_by_id(remote_id))
+        except (_NotThere, TurnedDown):
+            return None
+        if order is _TOO_MANY:
+            raise _Silence
+        try:
             filled = float(order.get("filled_qty") or 0.0)
             event = _EVENTS.get(str(order["status"])) or ("partial_fill" if filled > 0.0 else "")
-            if not event or self._told.get(remote_id) == (event, filled):
-                continue
-            self._told[remote_id] = (event, filled)
-            moved += 1
-            self._inbox.put_update(
-                {
-                    "event": event,
-                    "qty": order.get("filled_qty"),
-                    "price": order.get("filled_avg_price"),
-                    "timestamp": order.get("updated_at"),
-                    "order": order,
-                },
-                pushed=False,
-            )
-        self._told = {remote_id: self._told[remote_id] for remote_id in asked if remote_id in self._told}
-        return moved
+            told = {
+                "event": event,
+                "qty": order.get("filled_qty"),
+                "price": order.get("filled_avg_price"),
+                "timestamp": order.get("updated_at"),
+                "reference_price": order.get("reference_price"),
+                "order": order,
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _Silence from error
+        return (event, filled, told) if event and is_update(told) else None
 
     def withdraw(self, remote_id: str) -> None:
         """Cancel an order and wait for its last update, since what follows may need what it holds.
@@ -199,36 +244,63 @@ class AlpacaDesk:
         Where the update does not come, the order is asked for.
 
         Raises:
-            BrokerError: the broker could not be reached, or does not say how the order ended.
+            NoAnswer: the broker does not say how the order ended.
+            BrokerError: it refuses the keys.
         """
-        patience = _WITHDRAWAL_SECONDS
-        for pause in (*_AGAIN, 0.0):
+        if self.held:
+            raise NoAnswer(self.held)
+        taken = False
+        for patience in _WITHDRAWAL_SECONDS:
             try:
-                self._client.cancel_order_by_id(remote_id)
-                break
-            except requests.RequestException:
+                if not taken:
+                    self._patiently(lambda: self._client.cancel_order_by_id(remote_id))
+                taken = True
+            except (_NotThere, TurnedDown):
+                taken = True  # it has ended by itself, and its update says how
+            except _Silence:
                 pass
-            except APIError as error:
-                status, message, _ = explained(error)
-                if status == UNAUTHORIZED:
-                    raise BrokerError(f"the broker refuses the keys ({message}); check them") from error
-                if status != TOO_MANY and status < 500:
-                    patience = _GONE_SECONDS  # it has ended by itself, and its update says how
-                    break
-            if self._inbox.wait(lambda: self._has_ended(remote_id), pause):
+            if self._inbox.wait(lambda: self._has_ended(remote_id), patience, through_stop=True):
+                return
+            with contextlib.suppress(NoAnswer):
+                self.catch_up([remote_id])
+            if self._inbox.wait(lambda: self._has_ended(remote_id), 0.0):
+                return
+            if self._inbox.stopped:
                 break
-        if self._inbox.wait(lambda: self._has_ended(remote_id), patience) or self._inbox.stopped:
-            return
-        self.catch_up([remote_id])
-        if patience == _WITHDRAWAL_SECONDS and not self._inbox.wait(lambda: self._has_ended(remote_id), 0.0):
-            raise BrokerError(
-                f"order {remote_id} was cancelled and the broker does not confirm it; look at the account"
-            )
+        raise NoAnswer(f"the broker does not say how order {remote_id} ended, which was to be cancelled")
 
     def _has_ended(self, remote_id: str) -> bool:
         return self._inbox.find_update(
             lambda fields: fields["event"] in ENDED and str(fields["order"]["id"]) == remote_id
         )
+
+
+def is_update(data: Mapping[str, Any]) -> bool:
+    """Whether a trade update says of which order it tells what; what it leaves out, the order is asked for."""
+    order = data.get("order")
+    if not isinstance(order, dict) or not order.get("id") or not isinstance(data.get("event"), str):
+        return False
+    told = (data.get("qty"), data.get("price"), order.get("filled_qty"), order.get("filled_avg_price"))
+    try:
+        return all(math.isfinite(float(number)) for number in told if number is not None)
+    except (TypeError, ValueError):
+        return False
+
+
+def _moment(message: UpdateMessage) -> int:
+    return _nanoseconds(message.fields.get("timestamp"))
+
+
+def _nanoseconds(stamp: Any) -> int:
+    """UTC ns of a time in ISO 8601, to the last of its digits; 0 for what is none."""
+    try:
+        whole, _, rest = str(stamp).partition(".")
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+        moment = datetime.fromisoformat(whole + rest[len(digits) :])
+    except ValueError:
+        return 0
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(zoned.timestamp()) * 1_000_000_000 + int(digits[:9].ljust(9, "0"))
 
 
 def _request(order: Order, legs: Sequence[Order], client_id: str) -> OrderRequest:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from engine.errors import NextbarError
 
+_MOST_EXECUTIONS = 100_000
+
 
 class BarMessage(NamedTuple):
     """A bar as it came: Alpaca's own fields, and when (monotonic ns). ``revised``: it replaces one sent before."""
@@ -42,7 +44,7 @@ class Inbox:
     """Messages by kind, in the order in which they came, and how many there have been of each.
 
     Attributes:
-        bars_received, updates_received: what the streams have pushed so far, without revisions.
+        executions: ids of the trade updates that have come, until ``forget_executions``.
         last_bar: when the last bar came, monotonic ns.
         connected: streams that are connected now. reconnects: how often one was made anew.
     """
@@ -52,8 +54,7 @@ class Inbox:
         self._bars: deque[BarMessage] = deque()
         self._updates: deque[UpdateMessage] = deque()
         self._events: deque[ConnectionEvent] = deque()
-        self.bars_received = 0
-        self.updates_received = 0
+        self.executions: set[str] = set()
         self.last_bar = time.monotonic_ns()
         self.connected: frozenset[str] = frozenset()
         self.reconnects = 0
@@ -69,15 +70,16 @@ class Inbox:
         message = BarMessage(fields, time.monotonic_ns(), revised)
         with self._changed:
             self._bars.append(message)
-            self.bars_received += not revised
             self.last_bar = message.received
             self._changed.notify_all()
 
-    def put_update(self, fields: Mapping[str, Any], *, pushed: bool = True) -> None:
-        """A trade update: of the trading stream, or (not ``pushed``) made of what the broker said when it was asked."""
+    def put_update(self, fields: Mapping[str, Any]) -> None:
+        """A trade update: of the trading stream, or made of what the broker said when it was asked."""
         with self._changed:
             self._updates.append(UpdateMessage(fields, time.monotonic_ns()))
-            self.updates_received += pushed
+            if len(self.executions) >= _MOST_EXECUTIONS:
+                self.executions.clear()  # nobody asks for them
+            self.executions.add(str(fields.get("execution_id")))
             self._changed.notify_all()
 
     def put_event(self, stream: str, state: str, detail: str = "") -> None:
@@ -157,6 +159,20 @@ class Inbox:
     def has_events(self) -> bool:
         """Whether something happened to a connection."""
         return bool(self._events)
+
+    def count_bars(self, start: Callable[[Mapping[str, Any]], int], moment: int) -> int:
+        """How many symbols have a waiting bar that starts at a moment, UTC ns; to be used inside ``wait``."""
+        return len({m.fields["S"] for m in self._bars if not m.revised and start(m.fields) == moment})
+
+    @property
+    def bars_waiting(self) -> int:
+        """How many bars wait, revisions included."""
+        return len(self._bars)
+
+    def forget_executions(self) -> None:
+        """Let go of the ids of the trade updates so far."""
+        with self._changed:
+            self.executions.clear()
 
     def find_update(self, wanted: Callable[[Mapping[str, Any]], bool]) -> bool:
         """Whether a waiting update is the wanted one; it stays where it is. To be used inside ``wait``."""

@@ -33,6 +33,8 @@ class Recorded:
         latencies_ms: name -> milliseconds of each step.
         differences: between the broker's account and our ledger when they were last compared, in sentences.
         bundles: names of the bundles that the strategy forecast with.
+        accepted: differences that a person has said the broker is right about, in sentences. unexplained_cash: what was
+            paid into the account or out of it then, account currency.
         halted: why a limit stopped trading, or empty.
         ended: how the run ended, or empty while it is going on or was cut off.
         counts: kind -> number of entries.
@@ -47,6 +49,8 @@ class Recorded:
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
     bundles: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    unexplained_cash: float = 0.0
     halted: str = ""
     ended: str = ""
     counts: dict[str, int] = field(default_factory=dict)
@@ -139,10 +143,44 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
             recorded.bundles = tuple(body["names"])
         case "account":
             recorded.differences = tuple(body["differences"])
+        case "killed" | "adopted":
+            _take_foreign(body, recorded, orders)
         case "halt":
             recorded.halted = body["reason"]
         case "end":
             recorded.ended = body["how"]
+        case "resumed":
+            recorded.ended = ""
+        case "accepted":
+            recorded.unexplained_cash += body["unexplained_cash"]
+            recorded.accepted += tuple(body["differences"])
+
+
+def _take_foreign(body: Mapping[str, Any], recorded: Recorded, orders: dict[int, Order]) -> None:
+    """Orders in the run's name that its strategy has not given; they have negative numbers."""
+    for given in (*body.get("closings", ()), *body.get("trades", ())):
+        order = Order(
+            id=min([0, *orders]) - 1,
+            symbol=given["symbol"],
+            side=_SIDES[given["side"]],
+            quantity=given["quantity"],
+            decided=recorded.steps[-1][0],
+            closing=True,
+        )
+        if "price" in given:
+            order.status = OrderStatus.FILLED
+        orders[order.id] = order
+        recorded.orders.append(order)
+
+
+def closings_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The orders of a ``killed`` entry, as ``LiveVenue.take_over`` wants them."""
+    return [{**closing, "side": _SIDES[closing["side"]]} for closing in body["closings"]]
+
+
+def trades_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trades of an ``adopted`` entry, as ``LiveVenue.adopt`` wants them."""
+    return [{**trade, "side": _SIDES[trade["side"]]} for trade in body["trades"]]
 
 
 def order_of(body: Mapping[str, Any], orders: Mapping[int, Order]) -> Order:

@@ -1,25 +1,28 @@
 """Go through a paper run once more from its journal: the same code, the recorded bars, answers and fills.
 
 Whatever the run writes this time is held against what it wrote the first time, entry by entry; the first difference
-is named. This is also how a run that was cut off is brought back to where it was.
+is named. This is also how a run that was cut off is brought back to where it was, and goes on from there.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from engine.errors import DataError, NextbarError, StrategyError
-from engine.live.desk import Receipt, TurnedDown
+from engine.live.desk import Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
+from engine.live.recorded import closings_of, trades_of
+from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
+from engine.live.venue import Log
 from engine.trading.orders import Order, OrderStatus
 
 # What the run makes anew; the rest of the journal is what came from outside.
@@ -27,11 +30,12 @@ MADE = (
     "bundles", "forecast", "intent", "withdrawal", "ack", "turned_down", "fill", "interest", "ended", "decision",
     "halt",
 )  # fmt: skip
-# How the reason of a halt on the wall clock begins. Nothing in the journal leads to it: it happens when it happened.
-_WALL_CLOCK = "risk.stale_seconds"
 # Of the machine and the moment, not of the run.
 _VOLATILE = frozenset({"decide_ms", "send_ms", "received", "at"})
 _ORDER = ("features", "lines")
+# What a person or the clock on the wall does; nothing in the journal leads to it: it happens when it happened. So do
+# the halts that are marked as from outside.
+_OUTSIDE = ("pause", "killed", "adopted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ class Difference:
         return f"{when} (entry {self.entry}): {self.what} was {self.recorded!r}, and is {self.found!r} now"
 
 
-class _Differs(NextbarError):
+class Differs(NextbarError):
     """Ends a retracing at the first difference; of our own kind, so that it is not taken for a strategy's error."""
 
 
@@ -65,45 +69,64 @@ class _Differs(NextbarError):
 class _Step:
     """Bars, or none where the broker's news were booked between them; and what came from outside until the next step.
 
-    ``taken`` are its updates, by the times at which the run asked for them.
+    ``taken`` are its updates, by the times at which the run asked for them; ``deferred`` the orders and withdrawals, in
+    that sequence, at which nothing more could be sent.
     """
 
     arrived: Arrived
     taken: deque[list[UpdateMessage]] = field(default_factory=lambda: deque([[]]))
     outside: list[Entry] = field(default_factory=list)
+    deferred: deque[Entry] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """What a run goes on with, once it is where its journal ends: the steps to come, the broker, and the journal."""
+
+    steps: Callable[[], Iterator[Arrived]]
+    desk: Desk
+    log: Log
 
 
 class Retrace:
-    """A journal's run, made anew.
+    """A journal's run, made anew; source, desk and log of a ``LiveRun``.
+
+    Where there is a ``present``, the run goes on with it after the last entry. What the journal does not tell (whether
+    an order that it was to send has reached the broker) is left to the present: it is deferred, and looked for there.
 
     Attributes:
         difference: the first one, or None.
         compared: kind -> entries that were found the same.
         steps: bars gone through.
+        over: whether the run is where its journal ends.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], present: Present | None = None) -> None:
         self._steps: list[_Step] = []
         self._answers: dict[int, Entry] = {}
         self._refusals: dict[int, str] = {}
+        self._ended = False
         for entry in entries:
             try:
                 self._sort(entry)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
                 raise DataError(f"the journal's entry {entry.number} ({entry.kind}) is damaged: {error!r}") from error
-        self._expected = iter([entry for entry in entries if entry.kind in MADE])
-        # A run that failed did so in the middle of something: its journal is as good as cut off there.
-        self._ended = any(entry.kind == "end" and entry.body.get("how") != "failed" for entry in entries)
-        self._present: _Step | None = None
+        self._expected = deque(entry for entry in entries if entry.kind in MADE)
+        self._live: LiveRun | None = None
+        self._now: _Step | None = None
+        self._after = present
         # With the last news a run ends by itself, after the strategy's stop().
-        closes = self._ended and bool(self._steps) and not self._steps[-1].arrived.bars
+        closes = present is None and self._ended and bool(self._steps) and not self._steps[-1].arrived.bars
         self._closing = self._steps[-1] if closes else None
+        self.over = present is not None and not entries
         self.difference: Difference | None = None
         self.compared: dict[str, int] = {}
         self.steps = 0
 
     def _sort(self, entry: Entry) -> None:
         body = entry.body
+        # A run that failed did so in the middle of something: its journal is as good as cut off there.
+        self._ended = entry.kind == "end" and body["how"] != "failed"
         if entry.kind == "bars":
             bars = {symbol: tuple(row) for symbol, row in body["bars"].items()}
             self._steps.append(_Step(Arrived(body["time"], bars, body["decide"], 0)))
@@ -117,58 +140,87 @@ class Retrace:
             self._answers[body["order"]] = entry
         elif entry.kind == "intent" and body["status"] == OrderStatus.REFUSED.value:
             self._refusals[body["order"]] = body["reason"]
-        elif self._steps and (entry.kind == "pause" or _on_the_wall_clock(entry)):
+        elif entry.kind == "deferred":
+            self._steps[-1].deferred.append(entry)
+        elif self._steps and (entry.kind in _OUTSIDE or (entry.kind == "halt" and body.get("outside"))):
             self._steps[-1].outside.append(entry)
 
     def run(self, plan: Plan) -> None:
         """Go through it; the plan is that of the first time."""
-        live = LiveRun(plan, source=self._Source(self), desk=self, log=self, limits=self._limits)
-        self._live = live
+        live = LiveRun(plan, source=self, desk=self, log=self, past=self)
+        self.follow(live)
         try:
             live.run()
-            left = next(self._expected, None)
-            if left is not None:
-                self._note(left, f"the {left.kind}", left.body, "nothing")
-        except _Differs:
+            if self._expected:
+                left = self._expected[0]
+                self._fail(left.number, f"the {left.kind}", left.body, "nothing")
+        except Differs:
             return
         except StrategyError:
             # What made the run fail makes it fail again; its journal ends there.
-            if self._ended or next(self._expected, None) is not None:
+            if self._ended or self._expected:
                 raise
 
-    class _Source:
-        def __init__(self, retrace: Retrace) -> None:
-            self._retrace = retrace
+    def follow(self, live: LiveRun) -> None:
+        """The run that this is the source, the desk and the log of."""
+        self._live = live
 
-        def __iter__(self) -> Iterator[Arrived]:
-            retrace = self._retrace
-            for step in retrace._steps:
-                retrace._present = step
-                if step is retrace._closing:
-                    return
-                retrace.steps += bool(step.arrived.bars)
-                yield step.arrived
-                for entry in step.outside:
-                    retrace._from_outside(entry)
+    # --- as a source: the recorded steps, and then those to come ---------------------------------------------------
+
+    def __iter__(self) -> Iterator[Arrived]:
+        for step in self._steps:
+            self._now = step
+            if step is self._closing:
+                return
+            self.steps += bool(step.arrived.bars)
+            yield step.arrived
+            for entry in step.outside:
+                self._from_outside(entry)
+        if self._after is not None:
+            self._go_on()
+            yield from self._after.steps()
 
     def _from_outside(self, entry: Entry) -> None:
-        """What the clock on the wall did: it does so again."""
+        """What came from outside: a person, the clock on the wall."""
+        assert self._live is not None
+        body = entry.body
         if entry.kind == "pause":
-            self._live.pause(entry.body["reason"])
-        elif not self._live.halted:
-            self._live.halt(entry.body["reason"])
+            self._live.pause(body["source"], body["reason"])
+        elif entry.kind == "killed":
+            self._live.take_over(closings_of(body))
+        elif entry.kind == "adopted":
+            self._live.adopt(trades_of(body))
+        else:
+            self._live.halt(body["reason"], ends=bool(body.get("ends")))
 
-    def _limits(self, order: Order) -> str:
-        """Limits on the wall clock refused what they refused."""
-        reason = self._refusals.get(order.id, "")
-        return reason if reason.startswith(("risk.max_orders_per_minute", "the account differs")) else ""
+    def _go_on(self) -> None:
+        """From here on everything happens for the first time."""
+        if not self.over and (self._expected or self._now is not (self._steps[-1] if self._steps else None)):
+            left = self._expected[0] if self._expected else None
+            number, what = (0, "a step") if left is None else (left.number, f"the {left.kind}")
+            self._fail(number, what, {} if left is None else left.body, "nothing")
+        self.over = True
+
+    # --- as the past: what limits on the wall clock refused --------------------------------------------------------
+
+    def refusal(self, order: Order) -> str:
+        """Why this order was refused, or empty."""
+        return self._refusals.get(order.id, "")
 
     # --- as a desk: the broker answers what it answered ------------------------------------------------------------
 
-    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
+    def send(
+        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
+    ) -> Receipt:
         """The recorded answer."""
+        if self.over and self._after is not None:
+            return self._after.desk.send(order, legs, client_id, doubtful=doubtful, late=late)
+        self._defer(order.id, None)
         answer = self._answers.get(order.id)
         if answer is None:
+            if self._after is not None:
+                self._go_on()
+                raise NoAnswer("the run was cut off before the broker's answer was known")
             return Receipt(f"unanswered-{order.id}", tuple(f"unanswered-{leg.id}" for leg in legs))
         if answer.kind == "turned_down":
             raise TurnedDown(answer.body["reason"])
@@ -176,42 +228,71 @@ class Retrace:
 
     def withdraw(self, remote_id: str) -> None:
         """What came of it is among the updates."""
+        if self.over and self._after is not None:
+            self._after.desk.withdraw(remote_id)
+            return
+        self._defer(None, remote_id)
+        if self._after is not None and self._now is not None and not self._now.taken:
+            self._go_on()
+            raise NoAnswer("the run was cut off before the end of an order that it cancelled was known")
+
+    def _defer(self, order: int | None, withdrawal: str | None) -> None:
+        """Where nothing more could be sent the first time, nothing more is sent this time."""
+        if self._now is None or not self._now.deferred:
+            return
+        body = self._now.deferred[0].body
+        if body["withdrawal"] == withdrawal and order in (None, body["order"]):
+            self._now.deferred.popleft()
+            raise NoAnswer(body["reason"])
 
     def take_updates(self) -> list[UpdateMessage]:
         """The updates that were taken at this time of this step."""
-        return self._present.taken.popleft() if self._present is not None and self._present.taken else []
+        if self.over and self._after is not None:
+            return self._after.desk.take_updates()
+        return self._now.taken.popleft() if self._now is not None and self._now.taken else []
+
+    def catch_up(self, remote_ids: Iterable[str]) -> int:
+        """What came of it is among the updates."""
+        return self._after.desk.catch_up(remote_ids) if self.over and self._after is not None else 0
 
     # --- as a log: what is written must be what was written --------------------------------------------------------
 
     def commit(self, *, durable: bool = False) -> None:
-        """Nothing is kept."""
+        """What is there already is not kept again."""
+        if self.over and self._after is not None:
+            self._after.log.commit(durable=durable)
 
     def write(self, kind: str, /, **body: Any) -> None:
-        """Hold an entry against the recorded one."""
+        """Hold an entry against the recorded one; after the last of them, write it."""
+        if self.over and self._after is not None:
+            self._after.log.write(kind, **body)
+            return
         if kind not in MADE:
             return
-        expected = next(self._expected, None)
-        if expected is None:
+        if not self._expected:
+            if self._after is not None:
+                self._go_on()
+                self._after.log.write(kind, **body)
+                return
             if self._ended:
                 self._fail(0, f"a {kind}", "nothing", body)
-            raise _Differs  # the journal was cut off here
+            raise Differs  # the journal was cut off here
+        expected = self._expected.popleft()
         found = json.loads(json.dumps(plain(body)))
         if expected.kind != kind:
-            self._note(expected, "what was done", f"{expected.kind} {_short(expected.body)}", f"{kind} {_short(found)}")
+            was, is_now = f"{expected.kind} {_short(expected.body)}", f"{kind} {_short(found)}"
+            self._fail(expected.number, "what was done", was, is_now)
         for key in sorted({*expected.body, *found} - _VOLATILE, key=lambda key: (key not in _ORDER, key)):
             recorded, now = expected.body.get(key), found.get(key)
             if recorded != now:
                 path, recorded, now = _first(recorded, now)
-                self._note(expected, f"{kind}: {key}{path}", recorded, now)
+                self._fail(expected.number, f"{kind}: {key}{path}", recorded, now)
         self.compared[kind] = self.compared.get(kind, 0) + 1
 
-    def _note(self, entry: Entry, what: str, recorded: Any, found: Any) -> None:
-        self._fail(entry.number, what, recorded, found)
-
     def _fail(self, number: int, what: str, recorded: Any, found: Any) -> None:
-        time = 0 if self._present is None else self._present.arrived.time
+        time = 0 if self._now is None else self._now.arrived.time
         self.difference = Difference(entry=number, time=time, what=what, recorded=recorded, found=found)
-        raise _Differs
+        raise Differs(self.difference.sentence())
 
 
 def _first(recorded: Any, found: Any) -> tuple[str, Any, Any]:
@@ -227,10 +308,6 @@ def _first(recorded: Any, found: Any) -> tuple[str, Any, Any]:
                 path, a, b = _first(a, b)
                 return f" [{position}]{path}", a, b
     return "", recorded, found
-
-
-def _on_the_wall_clock(entry: Entry) -> bool:
-    return entry.kind == "halt" and str(entry.body["reason"]).startswith(_WALL_CLOCK)
 
 
 def _short(body: Mapping[str, Any]) -> str:

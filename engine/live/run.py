@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import backtrader as bt
 import pandas as pd
@@ -36,6 +36,20 @@ REPLAY = "replay"
 _RECENT = 500
 _BETWEEN_BARS = 1_000_000  # ns; backtrader's times have milliseconds
 _LOG_LINES = 8
+
+
+class Past(Protocol):
+    """What a run has done already.
+
+    Attributes:
+        over: whether all of it has been gone through, and what happens now happens for the first time.
+    """
+
+    @property
+    def over(self) -> bool: ...
+
+    def refusal(self, order: Order) -> str:
+        """Why a limit on the wall clock refused this order, or empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +94,9 @@ class LiveRun:
         log: Log,
         on_step: Callable[[LiveRun], None] = lambda run: None,
         connections: Callable[[], tuple[str, str, int]] = lambda: ("", "", 0),
-        limits: Callable[[Order], str] | None = None,
+        past: Past | None = None,
         check: Callable[[Sequence[Any]], None] = lambda forecasters: None,
+        is_late: Callable[[Order], bool] = lambda order: False,
     ) -> None:
         """Prepare the run.
 
@@ -89,13 +104,15 @@ class LiveRun:
             on_step: called after each step; may ask for ``status()``.
             connections: states of feed and broker in words, and how often a connection was made anew.
             check: takes the forecasters that the strategy brought, before the first bar; may refuse them.
-            limits: why an order may not be sent now, or empty; the limits on the wall clock, if None.
+            past: what the run has done already, where it goes on or is gone through once more.
+            is_late: whether the bar that an order was decided on is over.
         """
         self._plan = plan
         self._source = source
         self._log = log
         self._on_step = on_step
         self._check = check
+        self._past = past
         self._connections = connections
         self.steps = 0
         self.sent = self.filled = self.turned_down = 0
@@ -117,7 +134,7 @@ class LiveRun:
         self.broker = Broker(
             broker=plan.broker,
             risk=plan.risk,
-            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=limits or self._may_open),
+            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=self._may_open, is_late=is_late),
             record=self._decided,
         )
         self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
@@ -129,12 +146,32 @@ class LiveRun:
         self._minute: deque[int] = deque()
         self._announced = False
         self._refusal = ""
-        self._paused = ""
+        self._paused: dict[str, str] = {}
+        self._ends_when_halted = plan.ends_when_halted
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return self._plan.run
 
     @property
     def halted(self) -> str:
         """Why a limit stopped trading, or empty."""
         return self.broker.gate.halted
+
+    @property
+    def paused(self) -> str:
+        """Why no position is opened at present, or empty."""
+        return "; ".join(self._paused.values())
+
+    @property
+    def time(self) -> int:
+        """End of the last bar, UTC ns; 0 before the first."""
+        return self._time
+
+    def close(self, symbol: str) -> float:
+        """Last close of a symbol; NaN before its first bar."""
+        return self._closes.get(symbol, math.nan)
 
     def run(self) -> None:
         """Run to the end of the source, or until it is stopped.
@@ -176,7 +213,7 @@ class LiveRun:
                     self._after_decision(arrived)
             elif self._time:
                 self._settle()
-            if self._plan.ends_when_halted and self.halted and self._flat():
+            if self._ends_when_halted and self.halted and self._flat():
                 return
 
     def _settle(self) -> None:
@@ -186,7 +223,16 @@ class LiveRun:
         self._send()
         self._close_orders()
         self._log.commit()
-        self._on_step(self)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Call whoever watches; what has been is not told again."""
+        if self._is_present:
+            self._on_step(self)
+
+    @property
+    def _is_present(self) -> bool:
+        return self._past is None or self._past.over
 
     @property
     def _after_the_bar(self) -> int:
@@ -197,6 +243,8 @@ class LiveRun:
         """Send what was decided; once trading is halted, whatever fails on the way. How many orders went out."""
         sent = self.venue.flush(self._after_the_bar, insist=bool(self.halted))
         self.sent += sent
+        if self._is_present:
+            self.pause("broker", self.venue.deferred)
         return sent
 
     def _begin(self, arrived: Arrived) -> None:
@@ -223,10 +271,11 @@ class LiveRun:
         self._write_forecasts(arrived)
         sent = self._send()
         done = time.monotonic_ns()
-        self._minute.extend([done] * sent)
-        self.latencies["decide"].append((decided - arrived.received) / 1e6)
-        if sent:
-            self.latencies["send"].append((done - decided) / 1e6)
+        if self._is_present:
+            self._minute.extend([done] * sent)
+            self.latencies["decide"].append((decided - arrived.received) / 1e6)
+            if sent:
+                self.latencies["send"].append((done - decided) / 1e6)
         self._close_orders()
         self._last_equity = equity = float(self.broker.getvalue())
         self._peak = max(self._peak, equity)
@@ -242,7 +291,7 @@ class LiveRun:
         )
         self._announce_halt()
         self._log.commit()
-        self._on_step(self)
+        self._tell()
 
     def _write_forecasts(self, arrived: Arrived) -> None:
         made: dict[str, list[float]] = {}
@@ -302,8 +351,10 @@ class LiveRun:
     # --- limits on the wall clock ----------------------------------------------------------------------------------
 
     def _may_open(self, order: Order) -> str:
+        if self._past is not None and not self._past.over:
+            return self._past.refusal(order)
         if self._paused:
-            return self._paused
+            return self.paused
         limit = self._plan.risk.max_orders_per_minute
         if limit is None:
             return ""
@@ -322,27 +373,45 @@ class LiveRun:
             return
         self.halt(f"risk.stale_seconds: no bar for {silent_seconds:.0f} seconds, the limit is {limit:g}")
 
-    def halt(self, reason: str) -> None:
-        """Stop trading between two bars: cancel what is open and close every position at once."""
-        self.broker.halt(reason)
-        self._announce_halt()
-        self._send()
-        self._announce_halt()
-        self._log.commit()
-        self._on_step(self)
+    def halt(self, reason: str, *, ends: bool = False) -> None:
+        """Stop trading between two bars: cancel what is open and close every position at once.
 
-    def _announce_halt(self) -> None:
+        ``ends``: the run ends once nothing is held, also where it would go on after a halt.
+        """
+        self._ends_when_halted = self._ends_when_halted or ends
+        if self.halted:
+            return
+        self.broker.halt(reason)
+        self._announce_halt(outside=True, ends=ends)
+        self._send()
+        self._log.commit()
+        self._tell()
+
+    def take_over(self, closings: Sequence[Mapping[str, Any]]) -> None:
+        """Take for ours the orders with which `nextbar kill` has closed positions; see ``LiveVenue.take_over``."""
+        self.broker.spare(self.venue.take_over(closings))
+
+    def adopt(self, trades: Sequence[Mapping[str, Any]]) -> None:
+        """Book what somebody else has traded on the account; see ``LiveVenue.adopt``."""
+        self.venue.adopt(trades, decided=self._time, time=self._after_the_bar)
+        self.broker.retake({trade["symbol"] for trade in trades})
+
+    def _announce_halt(self, **more: Any) -> None:
         if self.halted and not self._announced:
             self._announced = True
-            self._log.write("halt", time=self._time, reason=self.halted)
+            self._log.write("halt", time=self._time, reason=self.halted, **more)
             self.events.append(f"HALTED: {self.halted}")
 
-    def pause(self, reason: str) -> None:
-        """Open no position while there is a reason; an empty one lifts the pause."""
-        if reason != self._paused:
-            self._log.write("pause", reason=reason)
-            self.events.append(f"entries paused: {reason}" if reason else "entries allowed again")
-        self._paused = reason
+    def pause(self, source: str, reason: str) -> None:
+        """Open no position while there is a reason; an empty one lifts the pause of this source."""
+        if reason == self._paused.get(source, ""):
+            return
+        if reason:
+            self._paused[source] = reason
+        else:
+            del self._paused[source]
+        self._log.write("pause", source=source, reason=reason)
+        self.events.append(f"entries paused: {reason}" if reason else "entries allowed again")
 
     def _flat(self) -> bool:
         """Nothing is held, and of no order anything may still come."""
@@ -390,6 +459,7 @@ class LiveRun:
             broker=broker,
             reconnects=reconnects,
             halted=self.halted,
+            paused=self.paused,
             log=tuple(self.events),
         )
 

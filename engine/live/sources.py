@@ -15,14 +15,19 @@ from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
-from engine.data.timeframes import bar_starts, duration, is_intraday
+from engine.data.timeframes import bar_ends, bar_starts, duration, is_intraday
 from engine.errors import BrokerError
 from engine.live.control import Advance, Control
 from engine.live.inbox import Inbox
+from engine.live.rest import NoAnswer
+from engine.live.streams import BARS, TRADES
 
 Row = tuple[float, float, float, float, float]
 
-_LOCK_STEP_SECONDS, _SECONDS_AFTER_STOP = 20.0, 2.0
+# How long what was pushed is waited for before it is asked for, at first and while messages are known to get lost.
+_LOCK_STEP_SECONDS, _MISTRUSTED_SECONDS = 1.0, 0.02
+# How long an exchange that does not answer is asked again, and how often.
+_ANSWER_SECONDS, _AGAIN_SECONDS, _SECONDS_AFTER_STOP = 60.0, 0.1, 2.0
 
 
 class Arrived(NamedTuple):
@@ -55,11 +60,18 @@ Noted = Callable[..., None]
 
 
 class LockStep:
-    """The embedded exchange, moved on one step at a time; every step is deterministic.
+    """The embedded exchange, moved on one step at a time; every step is deterministic, whatever gets lost on the way.
+
+    The exchange stands still between two steps. What it has pushed and what has not arrived, it is asked for.
 
     Args:
         streamed: whether the bars come through the socket (minutes), or are fetched after each step.
+        seen: symbol -> UTC ns with which its last known bar is stamped.
         last: end of the last bar that is known already, UTC ns.
+        clock: the exchange's time as it was last known, UTC ns.
+        catch_up: asks for the orders whose end is not known; a ``NoAnswer`` where the exchange says nothing.
+        waits: whether something is still to be sent, before the exchange may move on.
+        noted: takes what the run should remember.
         before_step: called before each step: it may wait, so that a person can watch.
     """
 
@@ -73,63 +85,141 @@ class LockStep:
         rows: Rows,
         seen: Mapping[str, int],
         last: int,
+        clock: int,
+        catch_up: Callable[[], object],
+        waits: Callable[[], bool],
+        noted: Noted,
         before_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._control = control
         self._inbox = inbox
+        self._timeframe = timeframe
         self._streamed = streamed
         self._rows = rows
         self._last = last
+        self._clock = clock
         self._seen = dict(seen)
         self._reach = int(duration(timeframe).value) if is_intraday(timeframe) else 0
+        self._catch_up = catch_up
+        self._waits = waits
+        self._noted = noted
         self._before_step = before_step
+        # Whether messages that were to come have not come lately.
+        self._mistrusted = False
+
+    def missed(self) -> Iterator[Arrived]:
+        """The steps that the exchange has taken already, and that the run has not seen."""
+        if int(self._control.status()["time"]) > self._clock:
+            yield from self._taken(self._control.advance(self._clock))
 
     def __iter__(self) -> Iterator[Arrived]:
         inbox = self._inbox
         while not inbox.stopped:
             self._before_step()
-            at = self._control.advance()
+            yield from self._until_sent()
+            if inbox.stopped:
+                return
+            at = self._control.advance(self._clock)
             if at.time is None:
                 return
-            if not self._complete(at):
-                return
-            if self._streamed:
-                found = {m.fields["S"]: row_of(m.fields) for m in inbox.take_bars() if not m.revised}
-                received = inbox.last_bar
-            else:
-                found = self._fetched(at.time)
-                received = time.monotonic_ns()
-            yield Arrived(at.time, dict(sorted(found.items())), True, received)
-            self._last = at.time
+            yield from self._taken(at)
 
-    def _complete(self, at: Advance) -> bool:
-        """Wait for what the exchange pushed; False where a stop came, and it did not come after that either."""
+    def _until_sent(self) -> Iterator[Arrived]:
+        """Steps without bars, until everything is sent that was decided on."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while self._waits() and not self._inbox.stopped:
+            yield Arrived(self._last, {}, False, time.monotonic_ns())
+            if not self._waits():
+                return
+            if time.monotonic() >= deadline:
+                raise BrokerError(
+                    f"the exchange has not taken an order for {_ANSWER_SECONDS:g} seconds; start the run again, it "
+                    "goes on from there"
+                )
+            self._inbox.wait(lambda: False, _AGAIN_SECONDS)
+
+    def _taken(self, at: Advance) -> Iterator[Arrived]:
+        """The bars of a step that the exchange has taken, and of those before it that are not known."""
+        assert at.time is not None
+        complete = at.moved and self._has_all(at)
+        self._inbox.forget_executions()
+        for event in self._inbox.take_events():
+            self._noted("connection", stream=event.stream, state=event.state, detail=event.detail)
+        if not complete:
+            self._answer("its orders", self._catch_up)
+        found = self._from_stream(at) if self._streamed else None
+        if found is None or not complete:
+            found = self._fetched(at)
+        received = self._inbox.last_bar if self._streamed and complete else time.monotonic_ns()
+        for end in sorted(found):
+            if end != at.time:
+                yield Arrived(end, dict(sorted(found[end].items())), False, received)
+        bars = found.get(at.time, {})
+        yield Arrived(at.time, dict(sorted(bars.items())), bool(bars), received)
+        self._last = self._clock = at.time
+
+    def _has_all(self, at: Advance) -> bool:
+        """Wait for what the exchange has pushed; whether all of it is there."""
         inbox = self._inbox
-        bars = at.bars if self._streamed else 0
+        bars = at.shown if self._streamed else 0
 
         def complete() -> bool:
-            return inbox.updates_received >= at.updates and inbox.bars_received >= bars
+            return at.told <= inbox.executions and (
+                not bars or (inbox.bars_waiting >= bars and inbox.count_bars(start_of, at.start) >= bars)
+            )
 
-        if complete() or inbox.wait(complete, _LOCK_STEP_SECONDS):
+        if complete():
+            self._mistrusted = False
             return True
-        if inbox.stopped:
-            # The exchange has moved on already: a step is taken as a whole.
-            return inbox.wait(complete, _SECONDS_AFTER_STOP, through_stop=True)
-        raise BrokerError(
-            f"the exchange pushed {at.updates} updates and {bars} bars, and {inbox.updates_received} and "
-            f"{inbox.bars_received} arrived within {_LOCK_STEP_SECONDS:g} seconds"
-        )
+        if not {TRADES, *([BARS] if self._streamed else [])} <= inbox.connected:
+            return False
+        # A step is taken as a whole, also when the run is to end.
+        patience = _MISTRUSTED_SECONDS if self._mistrusted else _LOCK_STEP_SECONDS
+        self._mistrusted = not inbox.wait(complete, patience, through_stop=True)
+        return not self._mistrusted
 
-    def _fetched(self, now: int) -> dict[str, Row]:
-        """What is new since the last step ended with this one: the exchange shows no bar before it is complete."""
+    def _from_stream(self, at: Advance) -> dict[int, dict[str, Row]] | None:
+        """The step's bars from the socket; what belongs to another step is left to the history."""
         found = {}
-        for symbol, rows in self._rows(moment(self._last - self._reach), moment(now - 1)).items():
+        for message in self._inbox.take_bars():
+            symbol, start = message.fields["S"], start_of(message.fields)
+            if message.revised:
+                self._noted("revision", symbol=symbol, time=start, bar=list(row_of(message.fields)))
+            elif start == at.start and start > self._seen.get(symbol, 0):
+                self._seen[symbol] = start
+                found[symbol] = row_of(message.fields)
+        assert at.time is not None
+        return {at.time: found}
+
+    def _fetched(self, at: Advance) -> dict[int, dict[str, Row]]:
+        """New bars from the history by their ends: the exchange shows no bar before it is complete."""
+        assert at.time is not None
+        first, last = moment(self._last - self._reach), moment(at.time - 1)
+        found: dict[int, dict[str, Row]] = {at.time: {}}
+        for symbol, rows in self._answer("its bars", lambda: self._rows(first, last)).items():
             for row in rows:
                 start = start_of(row)
-                if start > self._seen.get(symbol, 0):
+                if start > self._seen.get(symbol, 0) or (self._streamed and start == at.start):
                     self._seen[symbol] = start
-                    found[symbol] = row_of(row)
+                    end = at.time if start == at.start else _end_of(start, self._timeframe)
+                    found.setdefault(end, {})[symbol] = row_of(row)
         return found
+
+    def _answer(self, what: str, ask: Callable[[], Any]) -> Any:
+        """What the exchange answers, where it does so within a while."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return ask()
+            except NoAnswer as error:
+                patience = _SECONDS_AFTER_STOP if self._inbox.stopped else _ANSWER_SECONDS
+                if time.monotonic() - begun >= patience:
+                    raise BrokerError(f"the exchange does not answer for {what}: {error}") from error
+                self._inbox.wait(lambda: False, _AGAIN_SECONDS, through_stop=True)
+
+
+def _end_of(start: int, timeframe: str) -> int:
+    return int(bar_ends(pd.DatetimeIndex([start], tz="UTC"), timeframe).as_unit("ns")[0].value)
 
 
 def start_of(fields: Mapping[str, Any]) -> int:

@@ -67,7 +67,7 @@ class Status:
             ``fill`` (sent to fill received; not in a replay, which fills when it is moved on).
         feed, broker: state of the connections in words.
         reconnects: times a connection was lost and made anew.
-        halted: why a limit stopped trading, or empty.
+        halted: why a limit stopped trading, or empty. paused: why no position is opened at present, or empty.
         log: the last events in words.
     """
 
@@ -93,4 +93,5 @@ class Status:
     broker: str
     reconnects: int
     halted: str
+    paused: str = ""
     log: tuple[str, ...] = field(default=())

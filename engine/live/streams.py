@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from websockets.legacy.client import WebSocketClientProtocol
 
 from engine.credentials import Credentials
 from engine.errors import BrokerError
+from engine.live.desk import is_update
 from engine.live.inbox import Inbox
 
 # The libraries log every failure with its traceback; what matters of it reaches the inbox.
@@ -125,24 +125,12 @@ class UpdateStream(_Announced, TradingStream):
     async def _dispatch(self, msg: dict[str, Any]) -> None:
         stream, data = msg.get("stream"), msg.get("data")
         if stream == "trade_updates":
-            if isinstance(data, dict) and _is_update(data):
+            if isinstance(data, dict) and is_update(data):
                 self.inbox.put_update(data)
             else:
                 self.inbox.put_event(TRADES, "error", "a trade update that cannot be read was left out")
         elif stream == "listening":
             self.announce()
-
-
-def _is_update(data: dict[str, Any]) -> bool:
-    """Whether it says of which order it tells what; what it leaves out, the order is asked for."""
-    order = data.get("order")
-    if not isinstance(order, dict) or not order.get("id") or not isinstance(data.get("event"), str):
-        return False
-    told = (data.get("qty"), data.get("price"), order.get("filled_qty"), order.get("filled_avg_price"))
-    try:
-        return all(math.isfinite(float(number)) for number in told if number is not None)
-    except (TypeError, ValueError):
-        return False
 
 
 def _refusal(stream: str, said: str) -> BrokerError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic_ns
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from engine.errors import BrokerError
 from engine.live.desk import ENDED, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
+from engine.live.rest import NoAnswer
 from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
 from engine.trading.venue import Bar, Event, Venue
 
@@ -51,6 +53,8 @@ class LiveVenue(Venue):
         log: where intents, answers, updates and fills are written.
         run: short name of the run, for client order ids.
         may_open: why this order, which opens a position, may not be sent now, or empty: limits on the wall clock.
+        is_late: whether an order's time has passed: one that opens a position is not sent any more then.
+        deferred: why orders wait that were to be sent, or empty.
         clock: monotonic ns, as the messages' times of receipt.
         commission_paid: by our cost model, of all fills.
         fill_latencies: from the sending of an order to the receipt of its fill, ns, the last ones.
@@ -60,6 +64,8 @@ class LiveVenue(Venue):
     log: Log
     run: str
     may_open: Callable[[Order], str] = lambda order: ""
+    is_late: Callable[[Order], bool] = lambda order: False
+    deferred: str = ""
     clock: Callable[[], int] = monotonic_ns
     news: Sequence[object] = ("the broker may have told something",)
     commission_paid: float = 0.0
@@ -71,6 +77,10 @@ class LiveVenue(Venue):
     _paid: dict[int, float] = field(default_factory=dict)
     _before: dict[int, float] = field(default_factory=dict)
     _told: list[Event] = field(default_factory=list)
+    # Orders that the broker may have, although it has not said so.
+    _doubtful: set[int] = field(default_factory=set)
+    # Number of the last order that the strategy has not given.
+    _foreign: int = 0
 
     # --- what the strategy asks ------------------------------------------------------------------------------------
 
@@ -99,7 +109,9 @@ class LiveVenue(Venue):
         events = Venue.cancel(self, order, reason)
         unsent = [other for other in self._outbox if isinstance(other, Order) and not other.alive]
         if unsent:
-            self._outbox = [action for action in self._outbox if action not in unsent]
+            # One that the broker may have stays: it is looked for, and cancelled where it is found.
+            gone = [other for other in unsent if other.id not in self._doubtful]
+            self._outbox = [action for action in self._outbox if action not in gone]
         # A partner that ends with it holds shares at the broker until its own end is confirmed.
         ended = [
             event.order
@@ -114,6 +126,11 @@ class LiveVenue(Venue):
         """Orders that were decided on and have not been sent yet."""
         return sum(isinstance(action, Order) for action in self._outbox)
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether an order or a withdrawal waits to be sent."""
+        return bool(self._outbox)
+
     # --- what leaves the house -------------------------------------------------------------------------------------
 
     def flush(self, time: int, *, insist: bool = False) -> int:
@@ -121,10 +138,13 @@ class LiveVenue(Venue):
 
         Every order stands in the journal, on the disk, before it is sent. After a withdrawal the broker's news are
         booked (at ``time``, UTC ns) before anything else goes out: where a fill was quicker, nothing is closed twice.
+        Where the broker does not answer, the rest is deferred to the next time: an order is then looked for before it
+        is sent, and one that opens a position is sent in its own time only.
 
         Args:
             insist: go on where a withdrawal fails, because what follows closes positions.
         """
+        self.deferred = ""
         if not self._outbox:
             return 0
         actions, self._outbox = self._outbox, []
@@ -137,20 +157,35 @@ class LiveVenue(Venue):
                 self.log.write("withdrawal", order=action.order.id, broker_id=self._ids.get(action.order.id))
         self.log.commit(durable=True)
         sent = 0
-        for action in actions:
-            if isinstance(action, _Withdrawal):
-                self._withdraw(action.order, time, insist=insist)
-            elif action.parent is None and action.alive and not self._overtaken(action):
-                sent += self._send(action, bundles.get(action.id, []))
+        for position, action in enumerate(actions):
+            try:
+                if isinstance(action, _Withdrawal):
+                    self._withdraw(action.order, time, insist=insist)
+                elif action.parent is None and (
+                    (action.alive and not self._overtaken(action)) or action.id in self._doubtful
+                ):
+                    sent += self._send(action, bundles.get(action.id, []), time)
+            except NoAnswer as error:
+                self._defer(actions[position:], str(error))
+                break
         self.log.commit()
         return sent
+
+    def _defer(self, actions: list[Order | _Withdrawal], reason: str) -> None:
+        """Keep for the next time what could not be sent; what of it has reached the broker is not known."""
+        first = actions[0]
+        order, remote = (first, None) if isinstance(first, Order) else (first.order, self._ids[first.order.id])
+        self.log.write("deferred", order=order.id, withdrawal=remote, reason=reason)
+        self.deferred = reason
+        self._outbox = actions + self._outbox
+        self._doubtful |= {action.id for action in actions if isinstance(action, Order)}
 
     def _withdraw(self, order: Order, time: int, *, insist: bool) -> None:
         if order.id not in self._ids:
             return
         try:
             self.desk.withdraw(self._ids[order.id])
-        except BrokerError as error:
+        except NoAnswer as error:
             if not insist:
                 raise
             self.log.write("withdrawal_failed", order=order.id, reason=str(error))
@@ -165,16 +200,27 @@ class LiveVenue(Venue):
         self._told += self._end(order, OrderStatus.CANCELED, f"overtaken by a fill: {left:g} were left to close")
         return True
 
-    def _send(self, order: Order, legs: list[Order]) -> bool:
+    def _send(self, order: Order, legs: list[Order], time: int) -> bool:
+        doubtful = order.id in self._doubtful
+        late = doubtful and not (order.alive and (order.closing or not self.is_late(order)))
         try:
-            receipt = self.desk.send(order, legs, self.client_id(order))
+            receipt = self.desk.send(order, legs, self.client_id(order), doubtful=doubtful, late=late)
         except TurnedDown as error:
+            self._doubtful.discard(order.id)
             self.log.write("turned_down", order=order.id, reason=str(error))
-            self._told += self._end(order, OrderStatus.REJECTED, f"turned down by the broker: {error}")
+            if order.alive:
+                self._told += self._end(order, OrderStatus.REJECTED, f"turned down by the broker: {error}")
             return False
+        self._doubtful.discard(order.id)
         self._sent[order.id] = self.clock()
         self._learn(order, legs, receipt)
         self.log.write("ack", order=order.id, broker_id=receipt.id, legs=list(receipt.legs))
+        if doubtful:
+            # What was told of it before we knew that it is ours was left alone.
+            with suppress(NoAnswer):
+                self.desk.catch_up([receipt.id, *receipt.legs])
+        if not order.alive:
+            self._outbox.append(_Withdrawal(order))
         return True
 
     def _learn(self, order: Order, legs: list[Order], receipt: Receipt) -> None:
@@ -188,9 +234,65 @@ class LiveVenue(Venue):
         return f"{self.run}-{moment:%Y%m%dT%H%M%S}-{order.symbol}-{order.id}"
 
     @property
+    def at_broker(self) -> dict[str, Order]:
+        """The orders that are open at the broker by our books, by its ids."""
+        return {remote: order for remote, order in self._remote.items() if order.alive}
+
+    @property
+    def doubtful_ids(self) -> frozenset[str]:
+        """Client ids of orders that the broker may have, although it has not said so."""
+        outgoing = (action for action in self._outbox if isinstance(action, Order))
+        return frozenset(self.client_id(order) for order in outgoing if order.id in self._doubtful)
+
+    @property
     def waiting(self) -> list[str]:
         """The broker's ids of the orders whose end it has not told yet."""
         return list(self._remote)
+
+    def take_over(self, closings: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Take for ours the orders by which `nextbar kill` has closed positions in this run's name; their numbers.
+
+        Args:
+            closings: of each ``broker_id``, ``symbol``, ``side`` (1 or -1), ``quantity`` and ``decided`` (UTC ns).
+        """
+        numbers = []
+        for closing in closings:
+            self._foreign -= 1
+            numbers.append(self._foreign)
+            order = Order(
+                id=self._foreign,
+                symbol=closing["symbol"],
+                side=closing["side"],
+                quantity=closing["quantity"],
+                decided=closing["decided"],
+                closing=True,
+            )
+            self.open_orders[order.id] = order
+            self._learn(order, [], Receipt(closing["broker_id"], ()))
+        return numbers
+
+    def adopt(self, trades: Sequence[Mapping[str, Any]], *, decided: int, time: int) -> None:
+        """Book what somebody else has traded on the account: a person has said that the broker is right.
+
+        Args:
+            trades: of each ``symbol``, ``side`` (1 or -1), ``quantity`` and ``price``.
+            decided, time: UTC ns, of the last bar and of the booking.
+        """
+        for trade in trades:
+            self._foreign -= 1
+            fill = Fill(
+                order_id=self._foreign,
+                symbol=trade["symbol"],
+                side=trade["side"],
+                quantity=trade["quantity"],
+                price=trade["price"],
+                reference_price=trade["price"],
+                commission=0.0,
+                decided=decided,
+                time=time,
+            )
+            self.ledger.apply(fill)
+            self.log.write("fill", **fill_fields(fill))
 
     def _forget(self, order: Order) -> None:
         """Let go of an order of which nothing more comes."""

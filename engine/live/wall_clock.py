@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -28,21 +29,25 @@ _INTRADAY_SETTLE_SECONDS = 5.0
 # A minute is decided on until the next one is over, and so much later by this machine's clock.
 _STALE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 60.0
+_TRY_SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
 _OVER_SECONDS, _SETTLED = 2.0, 60.0
 
 
 def wall_clock_source(
-    connection: Connection, config: RunConfig, history: Bars, *, control: Control | None
-) -> Callable[[Any, Any], Source]:
-    """A source for Alpaca, or for an exchange on this machine that runs by a clock of its own (``control``)."""
-    clock = _Clock(control)
+    connection: Connection, config: RunConfig, clock: MarketClock, *, control: Control | None
+) -> Callable[..., Source]:
+    """A source for Alpaca, or for an exchange on this machine that runs by a clock of its own (``control``).
+
+    What is returned takes the run, its journal, the bars that are known already, and what is to be done while nothing
+    comes.
+    """
     timeframe = config.data.timeframe
-    seen = {symbol: int(frame.index[-1].value) for symbol, frame in history.frames.items() if len(frame)}
-    last = max(seen.values(), default=clock.now())
     hours = SessionHours()
 
-    def source(run: Any, journal: Any) -> Source:
+    def source(run: Any, journal: Any, known: Bars, idle: Callable[[], None]) -> Source:
+        seen = {symbol: int(frame.index[-1].value) for symbol, frame in known.frames.items() if len(frame)}
+        last = max(seen.values(), default=clock.now())
         watch = Watch(
             connection.inbox,
             run,
@@ -61,6 +66,7 @@ def wall_clock_source(
 
         def look(*silent: float) -> None:
             watch.look(*silent)
+            idle()
             if clock.is_over():
                 connection.inbox.finish()
 
@@ -110,7 +116,7 @@ def _settling(timeframe: str, speed: float) -> float:
     return max(_SETTLE_SECONDS.get(timeframe, _INTRADAY_SETTLE_SECONDS), _SHORTEST_GRACE_SECONDS * speed)
 
 
-class _Clock:
+class MarketClock:
     """The machine's clock, or the simulated one of an exchange on this machine."""
 
     def __init__(self, control: Control | None) -> None:
@@ -129,6 +135,11 @@ class _Clock:
         if told != self._told:
             self._told, self._at = told, time.monotonic_ns()
         return told + int((time.monotonic_ns() - self._at) * self.speed) if math.isfinite(self.speed) else told
+
+    def has_passed(self, decided: int, timeframe: str) -> bool:
+        """Whether the time of a decision, which was taken at the end of a bar (UTC ns), is over: another is due."""
+        slack = int((_SHORTEST_GRACE_SECONDS + _STALE_SECONDS) * self.speed * 1e9) if math.isfinite(self.speed) else 0
+        return self.now() > next_bar_end(decided, timeframe) + slack
 
     def is_over(self) -> bool:
         """Whether an exchange on this machine has shown its last bar some time ago."""
@@ -193,6 +204,7 @@ class Watch:
         self._clock_asked: int | None = None
         self._closed: int | None = None
         self._settled = False
+        self._tried = monotonic_ns()
 
     def look(self, overdue: float | None = None) -> None:
         """Halt on a feed that is silent for too long; ask for orders that nothing was heard of.
@@ -227,10 +239,19 @@ class Watch:
     def catch_up(self) -> None:
         """Ask for the orders whose end was not heard of."""
         self._asked = self._monotonic_ns()
-        self._run.venue.desk.catch_up(self._run.venue.waiting)
+        with suppress(NoAnswer):  # there will be another time
+            self._run.venue.desk.catch_up(self._run.venue.waiting)
 
     def settles(self) -> bool:
-        """Whether a halted run is to book what the broker told: it may wait for a bar for ever."""
+        """Whether a step without a bar is due.
+
+        A halted run is to book what the broker told: it may wait for a bar for ever. What the broker has not answered
+        to is tried again.
+        """
+        now = self._monotonic_ns()
+        if self._run.venue.has_outgoing and now - self._tried >= _TRY_SECONDS * 1e9:
+            self._tried = now
+            return True
         if not self._run.halted or (self._settled and not self._inbox.has_updates):
             return False
         self._settled = True
