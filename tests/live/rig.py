@@ -8,7 +8,7 @@ import struct
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,6 +23,7 @@ from engine.config import RunConfig
 from engine.credentials import Credentials
 from engine.live.desk import Receipt, TurnedDown
 from engine.live.inbox import Inbox, UpdateMessage
+from engine.live.rest import NoAnswer
 from engine.trading.orders import Order
 
 KEY, SECRET = "PKTESTKEY0123456", "a-secret-that-nobody-may-see"
@@ -134,27 +135,58 @@ def update(order: Mapping[str, Any], event: str, **fields: Any) -> dict[str, Any
 
 
 class MemoryDesk:
-    """Takes orders and keeps the updates that a test puts in."""
+    """Takes orders and keeps the updates that a test puts in.
+
+    Attributes:
+        faults: what becomes of the next requests, by which orders are sent, looked for or cancelled: ``""`` (they are
+            answered), ``lost`` (they do not reach the broker) or ``taken`` (they do, and the answer is lost).
+        asked: (client id, doubtful, late) of every order that was to be sent, however often.
+        sent: the orders that have reached the broker.
+        caught_up: what it was asked for by ``catch_up``.
+    """
 
     def __init__(self, log: list[Any] | None = None) -> None:
         self.log = [] if log is None else log
+        self.faults: deque[str] = deque()
+        self.asked: list[tuple[str, bool, bool]] = []
         self.sent: list[tuple[Order, list[Order], str]] = []
         self.withdrawn: list[str] = []
+        self.caught_up: list[list[str]] = []
         self.updates: list[dict[str, Any]] = []
         self.refuse = ""
+        self.known: dict[str, Receipt] = {}
         self._executed: dict[str, tuple[float, float]] = {}
-        self._numbers: dict[str, str] = {}
 
-    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
-        self.log.append(("sent", client_id))
-        if self.refuse:
-            raise TurnedDown(self.refuse)
-        self.sent.append((order, list(legs), client_id))
-        return Receipt(f"r{order.id}", tuple(f"r{leg.id}" for leg in legs))
+    def send(
+        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
+    ) -> Receipt:
+        self.asked.append((client_id, doubtful, late))
+        fault = self._fault()
+        if fault == "lost":
+            raise NoAnswer("the broker says nothing")
+        if not (doubtful and client_id in self.known):
+            if doubtful and late:
+                raise TurnedDown("it was never there")
+            self.log.append(("sent", client_id))
+            if self.refuse:
+                raise TurnedDown(self.refuse)
+            assert client_id not in self.known, f"{client_id} was sent twice"
+            self.sent.append((order, list(legs), client_id))
+            self.known[client_id] = Receipt(f"r{order.id}", tuple(f"r{leg.id}" for leg in legs))
+        if fault == "taken":
+            raise NoAnswer("the broker says nothing")
+        return self.known[client_id]
 
     def withdraw(self, remote_id: str) -> None:
-        self.withdrawn.append(remote_id)
-        self.tell(remote_id, "canceled")
+        fault = self._fault()
+        if fault != "lost":
+            self.withdrawn.append(remote_id)
+            self.tell(remote_id, "canceled")
+        if fault:
+            raise NoAnswer("the broker says nothing")
+
+    def _fault(self) -> str:
+        return self.faults.popleft() if self.faults else ""
 
     def tell(self, remote_id: str, event: str, quantity: float = 0.0, price: float = 0.0, **fields: Any) -> None:
         """An update with this fill, and cumulative figures as they follow."""
@@ -174,6 +206,10 @@ class MemoryDesk:
     def take_updates(self) -> list[UpdateMessage]:
         taken, self.updates = self.updates, []
         return [UpdateMessage(fields, 0) for fields in taken]
+
+    def catch_up(self, remote_ids: Iterable[str]) -> int:
+        self.caught_up.append(list(remote_ids))
+        return 0
 
 
 # --- a broker that can be nasty ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from alpaca.trading.client import TradingClient
 
 from engine.errors import BrokerError
 from engine.live.desk import AlpacaDesk, Receipt, TurnedDown
-from engine.live.rest import Line
+from engine.live.rest import Line, NoAnswer
 from engine.trading.orders import BUY, SELL, Order
 from tests.live.rig import KEY, SECRET, FakeBroker, HastyInbox, update
 
@@ -59,20 +60,106 @@ def test_an_order_whose_answer_is_lost_is_at_the_broker_once(fake: FakeBroker, d
     assert len(posts) == (1 if fault.endswith("after") else 2)  # found by its client order id, not sent again
 
 
-@pytest.mark.parametrize("lookup", ["504", "reset", "mute"])
-def test_where_the_search_fails_too_the_second_try_is_a_duplicate_and_finds_the_first(
+@pytest.mark.parametrize("lookup", ["504", "reset", "mute", "garbage"])
+def test_where_the_search_fails_too_it_is_searched_for_again_and_not_sent_again(
     fake: FakeBroker, desk: AlpacaDesk, lookup: str
 ) -> None:
     fake.faults += [("POST", "/v2/orders", "504 after"), ("GET", "/v2/orders:by", lookup)]
     receipt = desk.send(order(), [], "run-A-1")
     assert list(fake.orders) == [receipt.id]
-    assert len(fake.requests("POST")) == 2
+    assert len(fake.requests("POST")) == 1
 
 
-def test_an_order_that_nobody_answers_to_ends_the_run_and_names_the_order(fake: FakeBroker, desk: AlpacaDesk) -> None:
+def test_an_order_that_turns_out_to_be_a_duplicate_is_the_one_that_is_there(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    there = fake.take({"client_order_id": "run-A-1"})
+    assert there is not None
+    assert desk.send(order(), [], "run-A-1").id == there["id"]
+    assert list(fake.orders) == [there["id"]]
+
+
+def test_an_order_that_nobody_answers_to_may_be_asked_for_later_and_is_named(
+    fake: FakeBroker, desk: AlpacaDesk
+) -> None:
     fake.faults += [("POST", "/v2/orders", "500")] * 10 + [("GET", "/v2/orders:by", "500")] * 10
-    with pytest.raises(BrokerError, match=r"run-A-1.*look at the account"):
+    with pytest.raises(NoAnswer, match="does not say whether it has taken order run-A-1"):
         desk.send(order(), [], "run-A-1")
+    fake.faults.clear()
+    receipt = desk.send(order(), [], "run-A-1", doubtful=True)
+    assert list(fake.orders) == [receipt.id]
+
+
+# --- orders that may be there already ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_doubtful_order_is_looked_up_by_its_client_id_before_anything_is_sent(
+    fake: FakeBroker, desk: AlpacaDesk, late: bool
+) -> None:
+    there = fake.take({"client_order_id": "run-A-1"})
+    assert there is not None
+    assert desk.send(order(), [], "run-A-1", doubtful=True, late=late) == Receipt(there["id"], ())
+    ((_, path, query, _),) = fake.seen
+    assert (path, query["client_order_id"]) == ("/v2/orders:by_client_order_id", ["run-A-1"])
+
+
+def test_a_doubtful_order_that_is_not_there_is_sent_unless_its_time_has_passed(
+    fake: FakeBroker, desk: AlpacaDesk
+) -> None:
+    with pytest.raises(TurnedDown, match="had not reached the broker when its bar was over"):
+        desk.send(order(), [], "run-A-1", doubtful=True, late=True)
+    assert fake.requests("POST") == []
+    receipt = desk.send(order(), [], "run-A-1", doubtful=True)
+    assert list(fake.orders) == [receipt.id]
+    assert [method for method, _, _, _ in fake.seen] == ["GET", "GET", "POST"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("fault", ["500", "504", "reset", "mute", "garbage"])
+def test_a_doubtful_order_that_cannot_be_looked_up_is_neither_sent_nor_given_up(
+    fake: FakeBroker, desk: AlpacaDesk, fault: str, late: bool
+) -> None:
+    fake.mute_seconds = 0.6
+    fake.faults += [("GET", "/v2/orders:by", fault)] * 3
+    with pytest.raises(NoAnswer):
+        desk.send(order(), [], "run-A-1", doubtful=True, late=late)
+    assert fake.requests("POST") == []
+
+
+@pytest.mark.parametrize("fault", ["504", "504 after", "reset", "reset after", "mute after"])
+def test_a_doubtful_order_whose_second_sending_is_not_answered_is_there_once(
+    fake: FakeBroker, desk: AlpacaDesk, fault: str
+) -> None:
+    fake.faults.append(("POST", "/v2/orders", fault))
+    receipt = desk.send(order(), [], "run-A-1", doubtful=True)
+    assert list(fake.orders) == [receipt.id]
+
+
+def test_an_order_that_did_not_arrive_the_first_time_is_turned_down_where_it_is_late(
+    fake: FakeBroker, desk: AlpacaDesk
+) -> None:
+    fake.faults += [("POST", "/v2/orders", "reset")] + [("GET", "/v2/orders:by", "500")] * 2
+    with pytest.raises(NoAnswer):
+        desk.send(order(), [], "run-A-1")
+    with pytest.raises(TurnedDown):
+        desk.send(order(), [], "run-A-1", doubtful=True, late=True)
+    assert fake.orders == {}
+
+
+def test_while_it_is_held_nothing_goes_out_and_questions_do(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    remote_id = sent(fake, desk)
+    before = len(fake.seen)
+    desk.held = "the account has not been compared"
+    for doubtful in (False, True):
+        with pytest.raises(NoAnswer, match="has not been compared"):
+            desk.send(order(), [], "run-A-2", doubtful=doubtful)
+    with pytest.raises(NoAnswer, match="has not been compared"):
+        desk.withdraw(remote_id)
+    assert len(fake.seen) == before
+    fake.orders[remote_id].update(status="filled", filled_qty="10", filled_avg_price="49")
+    assert desk.catch_up([remote_id]) == 1
+    desk.held = ""
+    desk.send(order(), [], "run-A-2")
+    assert len(fake.orders) == 2
 
 
 def test_too_many_requests_are_waited_for_and_the_order_goes_out_once(
@@ -106,7 +193,7 @@ def test_a_stop_while_nobody_answers_says_that_the_order_may_have_been_taken(
 ) -> None:
     fake.faults += [("POST", "/v2/orders", "mute after")]
     inbox.stop()
-    with pytest.raises(BrokerError, match="stopped before the broker answered to order run-A-1"):
+    with pytest.raises(NoAnswer, match="does not say whether it has taken order run-A-1"):
         desk.send(order(), [], "run-A-1")
     assert len(fake.seen) == 1
 
@@ -162,7 +249,7 @@ def test_a_withdrawal_whose_update_does_not_come_is_asked_for(
     fake.on_cancel = lambda remote_id: fake.orders[remote_id].update(status="canceled")
     desk.withdraw(remote_id)
     assert [message.fields["event"] for message in inbox.take_updates()] == ["canceled"]
-    assert inbox.updates_received == 0
+    assert fake.requests("DELETE") == [f"/v2/orders/{remote_id}"]
 
 
 def test_an_order_that_ended_by_itself_is_no_fault(fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox) -> None:
@@ -173,10 +260,32 @@ def test_an_order_that_ended_by_itself_is_no_fault(fake: FakeBroker, desk: Alpac
     assert [message.fields["event"] for message in inbox.take_updates()] == ["fill"]
 
 
-def test_a_cancel_that_is_never_confirmed_ends_the_run(fake: FakeBroker, desk: AlpacaDesk) -> None:
+def test_a_cancel_that_is_never_confirmed_is_asked_for_later(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox
+) -> None:
     remote_id = sent(fake, desk)
-    with pytest.raises(BrokerError, match=rf"{remote_id}.*does not confirm"):
+    with pytest.raises(NoAnswer, match=rf"does not say how order {remote_id} ended"):
         desk.withdraw(remote_id)
+    fake.orders[remote_id].update(status="canceled")
+    desk.withdraw(remote_id)
+    assert [message.fields["event"] for message in inbox.take_updates()] == ["canceled"]
+
+
+@pytest.mark.parametrize("fault", ["500", "mute", "reset"])
+def test_a_cancel_that_nobody_answers_to_is_asked_for_later(fake: FakeBroker, desk: AlpacaDesk, fault: str) -> None:
+    fake.mute_seconds = 0.6
+    remote_id = sent(fake, desk)
+    fake.faults += [("DELETE", "/v2/orders", fault), ("GET", "/v2/orders/", fault)] * 4
+    with pytest.raises(NoAnswer, match=remote_id):
+        desk.withdraw(remote_id)
+
+
+def test_keys_that_are_refused_end_the_run_at_a_cancel_too(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    remote_id = sent(fake, desk)
+    fake.faults.append(("DELETE", "/v2/orders", "401"))
+    with pytest.raises(BrokerError, match="refuses the keys") as caught:
+        desk.withdraw(remote_id)
+    assert not isinstance(caught.value, NoAnswer)
 
 
 # --- catching up ---------------------------------------------------------------------------------------------------
@@ -201,8 +310,44 @@ def test_a_broker_that_does_not_answer_is_asked_one_question_not_all(
     remote_id = sent(fake, desk)
     before = len(fake.seen)
     fake.faults.append(("GET", "/v2/orders/", fault))
-    assert desk.catch_up([remote_id] * 20) == 0
+    with pytest.raises(NoAnswer):
+        desk.catch_up([remote_id] * 20)
     assert len(fake.seen) == before + 1
+
+
+def test_what_was_said_before_the_broker_fell_silent_is_kept_and_told_once(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox
+) -> None:
+    remote_id = sent(fake, desk)
+    fake.orders[remote_id].update(status="filled", filled_qty="10", filled_avg_price="49")
+    other = desk.send(order(id=2), [], "run-A-2").id
+    fake.faults.append(("GET", f"/v2/orders/{other}", "500"))
+    with pytest.raises(NoAnswer):
+        desk.catch_up([remote_id, other])
+    assert [message.fields["event"] for message in desk.take_updates()] == ["fill"]
+    assert desk.catch_up([remote_id, other]) == 0
+
+
+def test_orders_that_moved_on_unheard_are_told_of_by_the_times_at_which_they_did(
+    fake: FakeBroker, desk: AlpacaDesk
+) -> None:
+    ids = [desk.send(order(id=number), [], f"run-A-{number}").id for number in (1, 2, 3)]
+    stamps = ["2024-01-02T15:00:00.123456789Z", "2024-01-02T15:00:00.123456788Z", "2024-01-02T10:00:00-04:00"]
+    for remote_id, stamp in zip(ids, stamps, strict=True):
+        fake.orders[remote_id].update(status="filled", filled_qty="10", filled_avg_price="49", updated_at=stamp)
+    assert desk.catch_up(ids) == 3
+    assert [message.fields["order"]["id"] for message in desk.take_updates()] == [ids[2], ids[1], ids[0]]
+
+
+@pytest.mark.parametrize("spoilt", [{"filled_qty": "many"}, {"filled_qty": "nan", "status": "filled"}, {"status": 5}])
+def test_an_order_that_cannot_be_read_is_not_booked(
+    fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox, spoilt: dict[str, Any]
+) -> None:
+    remote_id = sent(fake, desk)
+    fake.orders[remote_id].update(spoilt)
+    with contextlib.suppress(NoAnswer):
+        assert desk.catch_up([remote_id]) == 0
+    assert not inbox.has_updates
 
 
 def test_a_day_that_is_done_is_no_end_for_an_order_that_waits_longer(

@@ -22,14 +22,34 @@ def test_messages_come_out_in_the_order_in_which_they_came_in_and_once() -> None
     assert inbox.take_bars() == inbox.take_updates() == []
 
 
-def test_revisions_and_answers_that_were_asked_for_do_not_count_as_pushed() -> None:
+def test_bars_that_wait_are_counted_and_of_a_moment_by_symbol() -> None:
     inbox = Inbox()
-    inbox.put_bar({})
-    inbox.put_bar({}, revised=True)
-    inbox.put_update({})
-    inbox.put_update({}, pushed=False)
-    assert (inbox.bars_received, inbox.updates_received) == (1, 1)
-    assert [message.revised for message in inbox.take_bars()] == [False, True]
+    for symbol, start, revised in (("A", 1, False), ("B", 1, False), ("A", 1, False), ("B", 2, False), ("C", 1, True)):
+        inbox.put_bar({"S": symbol, "t": start}, revised=revised)
+    assert inbox.bars_waiting == 5
+    assert inbox.count_bars(lambda fields: fields["t"], 1) == 2  # a repeated bar is no other, and a revision is none
+    assert inbox.count_bars(lambda fields: fields["t"], 3) == 0
+    assert [message.revised for message in inbox.take_bars()] == [False, False, False, False, True]
+    assert (inbox.bars_waiting, inbox.has_bars) == (0, False)
+
+
+def test_executions_are_known_until_they_are_forgotten_also_where_they_were_taken() -> None:
+    inbox = Inbox()
+    for execution in ("x", "y", "x"):
+        inbox.put_update({"execution_id": execution})
+    inbox.take_updates()
+    assert inbox.executions == {"x", "y"}
+    inbox.forget_executions()
+    assert inbox.executions == set()
+
+
+def test_executions_that_nobody_asks_for_take_no_more_and_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.live.inbox._MOST_EXECUTIONS", 10)
+    inbox = Inbox()
+    for number in range(25):
+        inbox.put_update({"execution_id": str(number)})
+    assert len(inbox.executions) <= 10
+    assert "24" in inbox.executions
 
 
 def test_whoever_waits_is_woken_by_what_comes() -> None:

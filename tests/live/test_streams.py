@@ -82,7 +82,7 @@ def test_bars_revisions_and_updates_come_in_as_they_were_sent() -> None:
         stay(connection)
 
     with FakeSockets(data=[data], trades=[trades]) as sockets, Running(sockets.url) as running:
-        running.until(lambda inbox: inbox.bars_received == 1 and inbox.updates_received == 1)
+        running.until(lambda inbox: inbox.bars_waiting == 2 and inbox.has_updates)
         bars = running.inbox.take_bars()
         assert [(message.fields["c"], message.revised) for message in bars] == [(1.0, False), (2.0, True)]
         (message,) = running.inbox.take_updates()
@@ -206,7 +206,7 @@ def test_frames_of_more_than_a_mebibyte_close_nothing() -> None:
         stay(connection)
 
     with FakeSockets(data=[big]) as sockets, Running(sockets.url) as running:
-        running.until(lambda inbox: inbox.bars_received == 10_000)
+        running.until(lambda inbox: inbox.bars_waiting == 10_000)
         assert running.inbox.reconnects == 0
 
 
@@ -237,7 +237,7 @@ def test_nonsense_is_left_out_and_what_follows_is_taken() -> None:
         stay(connection)
 
     with FakeSockets(data=[data], trades=[trades]) as sockets, Running(sockets.url) as running:
-        running.until(lambda inbox: inbox.bars_received == 1 and inbox.updates_received == 1)
+        running.until(lambda inbox: inbox.bars_waiting == 1 and inbox.has_updates)
         said = [event.detail for event in running.inbox.take_events() if event.state == "error"]
         assert said == ["a trade update that cannot be read was left out"] * 12
         (message,) = running.inbox.take_updates()
