@@ -237,7 +237,8 @@ def _run(
         connection.open()
         journal = Journal.create(place / "journal.sqlite", {"id": "bench", "run": "bench"})
         control = Control(credentials)
-        start = config.spans.test[0]
+        clock = int(control.status()["time"])
+        desk = AlpacaDesk(connection.trading, connection.inbox)
         source = LockStep(
             control,
             connection.inbox,
@@ -245,7 +246,11 @@ def _run(
             streamed=streamed,
             rows=connection.rows,
             seen=starts_seen(history.frames, config.data.timeframe),
-            last=int(pd.Timestamp(start, tz="UTC").value),
+            last=clock,
+            clock=clock,
+            catch_up=lambda: desk.catch_up(run.venue.waiting),
+            waits=lambda: run.venue.has_outgoing,
+            noted=journal.write,
         )
 
         def enough(run: LiveRun) -> None:
@@ -263,7 +268,7 @@ def _run(
                 risk=config.risk,
             ),
             source=source,
-            desk=AlpacaDesk(connection.trading, connection.inbox),
+            desk=desk,
             log=journal,
             on_step=enough,
         )

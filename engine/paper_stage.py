@@ -32,7 +32,6 @@ from engine.trading.orders import Order
 
 # The file in a replay's folder in which its exchange keeps its state.
 STATE = "exchange.sqlite"
-_DAY = 86_400_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +218,7 @@ def _lock_step(
             streamed=_streamed(config),
             rows=connection.rows,
             seen=starts_seen(known.frames, config.data.timeframe),
-            last=max(ends, default=clock - 7 * _DAY),
+            last=max(ends, default=clock),
             clock=clock,
             catch_up=lambda: run.venue.desk.catch_up(run.venue.waiting),
             waits=lambda: run.venue.has_outgoing,

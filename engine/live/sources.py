@@ -199,10 +199,14 @@ class LockStep:
         for symbol, rows in self._answer("its bars", lambda: self._rows(first, last)).items():
             for row in rows:
                 start = start_of(row)
-                if start > self._seen.get(symbol, 0) or (self._streamed and start == at.start):
+                known = self._seen.get(symbol, 0)
+                if start > known or (self._streamed and start == at.start):
                     self._seen[symbol] = start
                     end = at.time if start == at.start else _end_of(start, self._timeframe)
-                    found.setdefault(end, {})[symbol] = row_of(row)
+                    if end > self._clock:
+                        found.setdefault(end, {})[symbol] = row_of(row)
+                    elif known:
+                        self._noted("late", symbol=symbol, time=end, bar=list(row_of(row)))
         return found
 
     def _answer(self, what: str, ask: Callable[[], Any]) -> Any:

@@ -262,7 +262,7 @@ def test_a_journal_without_its_history_is_one_sentence(sma: Project) -> None:
     with sqlite3.connect(folder / "journal.sqlite") as connection:
         connection.execute("DELETE FROM log WHERE kind = 'history'")
     connection.close()
-    assert "of which there is no history" in sma.fails(3, "twin", folder)
+    assert "entry 1 is missing" in sma.fails(3, "twin", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["journal"]
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -25,7 +25,7 @@ from engine.live.journal import Journal
 from engine.live.recorded import Recorded, read_recorded
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import LockStep, starts_seen
-from engine.live.verifier import gaps
+from engine.live.verifier import Books, Holding, gaps
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import fills_frame, orders_frame
 from engine.simulation.simulate import simulate
@@ -34,7 +34,6 @@ from engine.trading.orders import Order, OrderStatus
 
 Row = tuple[float, float, float, float]
 FREE: dict[str, Any] = {"cash": 10_000.0, "borrow_rate_pct": 0.0, "margin_rate_pct": 0.0}
-_DAY = 86_400_000_000_000
 
 
 def daily(rows: Mapping[str, Sequence[Row | float | None]], *, first: str = "2024-01-02") -> Bars:
@@ -145,6 +144,8 @@ def replayed(
             journal = Journal.create(path, {"id": "test"})
             try:
                 known = [int(frame.index[-1].value) for frame in history.frames.values() if len(frame)]
+                clock = int(control.status()["time"])
+                desk = AlpacaDesk(connection.trading, connection.inbox)
                 run = LiveRun(
                     Plan(
                         run="20240101T000000Z-parity",
@@ -162,9 +163,13 @@ def replayed(
                         streamed=streamed,
                         rows=connection.rows,
                         seen=starts_seen(history.frames, bars.timeframe),
-                        last=max(known, default=int(start.value) - 7 * _DAY),
+                        last=max(known, default=clock),
+                        clock=clock,
+                        catch_up=lambda: desk.catch_up(run.venue.waiting),
+                        waits=lambda: run.venue.has_outgoing,
+                        noted=journal.write,
                     ),
-                    desk=AlpacaDesk(connection.trading, connection.inbox),
+                    desk=desk,
                     log=journal,
                     on_step=lambda run: on_step(run, connection),
                     connections=connection.states,
@@ -183,8 +188,11 @@ def _books_agree(run: LiveRun, recorded: Recorded, connection: Connection, broke
     ledger = run.venue.ledger
     assert recorded.ledger.cash == ledger.cash
     assert recorded.ledger.cash_history == ledger.cash_history
-    held = {symbol: position.quantity for symbol, position in ledger.positions.items()}
-    assert gaps(connection.holdings(), cash=ledger.cash - broker.cash, costs=0.0, held=held, tolerance=0.01) == []
+    held = {s: Holding(position.quantity, position.average_price) for s, position in ledger.positions.items()}
+    books = Books(
+        cash=ledger.cash, costs=0.0, held=held, orders=run.venue.at_broker, ended=frozenset(run.venue.waiting)
+    )
+    assert gaps(connection.holdings(), books, tolerance=0.01) == []
     account: Any = connection.trading.get_account()
     assert float(account["cash"]) == ledger.cash
 
