@@ -219,8 +219,9 @@ class LiveVenue(Venue):
             # What was told of it before we knew that it is ours was left alone.
             with suppress(NoAnswer):
                 self.desk.catch_up([receipt.id, *receipt.legs])
-        if not order.alive:
-            self._outbox.append(_Withdrawal(order))
+        # What was cancelled while it was doubtful; without its entry a leg ends by itself.
+        gone = [leg for leg in legs if not leg.alive] if order.alive else [order]
+        self._outbox += [_Withdrawal(other) for other in gone]
         return True
 
     def _learn(self, order: Order, legs: list[Order], receipt: Receipt) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import StorageError
+from engine.live.rest import NoAnswer
 from engine.live.venue import LiveVenue
 from engine.trading.costs import Costs
 from engine.trading.ledger import Ledger
@@ -164,6 +165,288 @@ def test_limits_stop_what_opens_a_position_and_nothing_that_closes_one() -> None
     price = {"price": 100.0, "reference_price": 100.0, "commission": 0.0}
     account.venue.ledger.apply(Fill(order_id=0, symbol="A", side=BUY, quantity=5.0, decided=0, time=0, **price))
     assert account.venue.submit(Order(id=2, symbol="A", side=SELL, quantity=5.0))
+
+
+# --- what the broker does not answer -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_an_order_that_nobody_answers_to_is_deferred_and_looked_for_before_it_is_sent_again(
+    account: Account, fault: str
+) -> None:
+    account.desk.faults.append(fault)
+    order = account.sent()
+    assert account.venue.deferred == "the broker says nothing"
+    assert account.log.of("deferred") == [{"order": 1, "withdrawal": None, "reason": "the broker says nothing"}]
+    assert (order.status, account.venue.unsent, account.venue.waiting) == (OrderStatus.ACCEPTED, 1, [])
+    assert account.venue.doubtful_ids == {account.venue.client_id(order)}
+    assert account.venue.flush(DAY) == 1
+    client_id = account.venue.client_id(order)
+    assert account.desk.asked == [(client_id, False, False), (client_id, True, False)]
+    assert [kind for kind in account.log.kinds() if kind == "sent"] == ["sent"]
+    assert account.log.of("ack") == [{"order": 1, "broker_id": "r1", "legs": []}]
+    assert (account.venue.deferred, account.venue.has_outgoing, account.venue.doubtful_ids) == ("", False, frozenset())
+    assert account.desk.caught_up == [["r1"]]  # what it told before we knew the order
+
+
+def test_what_was_told_of_an_order_before_it_was_known_to_be_there_is_booked(account: Account) -> None:
+    account.desk.faults.append("taken")
+    order = account.sent()
+    account.desk.tell("r1", "fill", 10.0, 101.0)
+    assert account.step() == []  # whose order that is, nobody knows yet
+    last = account.log.of("update")[-1]
+    assert (last["order"], last["broker_id"]) == (None, "r1")
+    fill = {"event": "fill", "qty": "10", "price": "101", "timestamp": None,
+            "order": {"id": "r1", "filled_qty": "10", "filled_avg_price": "101"}}  # fmt: skip
+    account.desk.catch_up = lambda ids: account.desk.updates.append(fill) or 1  # type: ignore
+    account.venue.flush(DAY)
+    assert account.step() == [(order.id, "filled", 10.0)]
+    assert account.booked == [(10.0, 101.0)]
+
+
+def test_a_broker_that_says_nothing_of_what_became_of_an_order_has_taken_it_all_the_same(account: Account) -> None:
+    def mute(ids: Any) -> int:
+        raise NoAnswer("the broker says nothing")
+
+    account.desk.catch_up = mute  # type: ignore[method-assign]
+    account.desk.faults.append("taken")
+    account.sent()
+    assert account.venue.flush(DAY) == 1
+    assert (account.venue.waiting, account.venue.deferred) == (["r1"], "")
+
+
+def test_what_follows_an_order_that_nobody_answers_to_waits_with_it_and_keeps_its_place(account: Account) -> None:
+    limit = account.sent(type="limit", limit_price=50.0)
+    first = account.order()
+    account.venue.cancel(limit)
+    second = account.order()
+    account.desk.faults.append("lost")
+    assert account.venue.flush(DAY) == 0
+    assert len(account.desk.asked) == 2  # the limit, and the one that failed
+    assert (account.venue.unsent, account.desk.withdrawn) == (2, [])
+    account.venue.flush(DAY)
+    assert [order for order, _, _ in account.desk.sent] == [limit, first, second]
+    assert account.desk.withdrawn == ["r1"]
+    assert account.desk.asked[2:] == [
+        (account.venue.client_id(first), True, False),
+        (account.venue.client_id(second), True, False),
+    ]
+
+
+def test_as_long_as_nobody_answers_it_is_deferred_again(account: Account) -> None:
+    account.desk.faults.extend(["taken", "lost", "lost", "taken"])
+    account.sent()
+    for _ in range(3):
+        assert account.venue.flush(DAY) == 0
+        assert account.venue.deferred
+    assert account.venue.flush(DAY) == 1
+    assert len(account.desk.sent) == 1
+    assert len(account.log.of("deferred")) == 4
+
+
+def test_an_entry_whose_bar_is_over_is_turned_down_unless_it_is_there() -> None:
+    for fault, there in (("lost", False), ("taken", True)):
+        account = Account(is_late=lambda order: True)
+        account.desk.faults.append(fault)
+        order = account.sent()
+        assert account.venue.flush(DAY) == there
+        assert account.desk.asked[-1] == (account.venue.client_id(order), True, True)
+        assert len(account.desk.sent) == there
+        assert order.alive == there
+        assert account.step() == ([] if there else [(1, "rejected", 0.0)])
+        assert account.log.of("turned_down") == ([] if there else [{"order": 1, "reason": "it was never there"}])
+        assert account.venue.waiting == (["r1"] if there else [])
+        assert not account.venue.has_outgoing
+
+
+def test_an_exit_is_sent_however_late_it_is() -> None:
+    account = Account(is_late=lambda order: True)
+    account.sent()
+    account.desk.tell("r1", "fill", 10.0, 100.0)
+    account.step()
+    account.desk.faults.append("lost")
+    leave = account.sent(SELL)
+    assert account.venue.flush(DAY) == 1
+    assert account.desk.asked[-1] == (account.venue.client_id(leave), True, False)
+    account.desk.tell("r2", "fill", 10.0, 100.0)
+    account.step()
+    assert account.held == 0.0
+
+
+def test_an_order_of_its_own_time_is_not_late_however_that_is_asked(account: Account) -> None:
+    """Nobody asks for the time of an order that goes out for the first time."""
+    account.venue.is_late = lambda order: True
+    account.sent()
+    assert account.desk.asked == [("run-19700101T000000-A-1", False, False)]
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_doubtful_order_that_is_cancelled_is_looked_for_and_cancelled_where_it_is(
+    account: Account, fault: str
+) -> None:
+    account.desk.faults.append(fault)
+    order = account.sent()
+    account.venue.cancel(order)
+    assert account.venue.doubtful_ids == {account.venue.client_id(order)}
+    for _ in range(3):
+        account.venue.flush(DAY)
+        account.step()
+    assert account.desk.asked[1] == (account.venue.client_id(order), True, True)
+    assert len(account.desk.asked) == 2
+    assert account.desk.withdrawn == (["r1"] if fault == "taken" else [])
+    assert len(account.desk.sent) == (fault == "taken")
+    assert (order.status, order.reason) == (OrderStatus.CANCELED, "canceled by the strategy")
+    assert (account.venue.waiting, account.venue.has_outgoing, account.held) == ([], False, 0.0)
+
+
+def test_a_doubtful_order_that_was_filled_before_it_was_cancelled_is_booked(account: Account) -> None:
+    account.desk.faults.append("taken")
+    order = account.sent()
+    account.venue.cancel(order)
+    account.venue.flush(DAY)
+    account.desk.withdraw = lambda remote_id: account.desk.tell(remote_id, "fill", 10.0, 99.0)  # type: ignore[method-assign]
+    account.venue.flush(DAY)
+    account.step()
+    assert (account.held, account.booked, order.status) == (10.0, [(10.0, 99.0)], OrderStatus.CANCELED)
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_doubtful_bracket_is_looked_for_as_one(account: Account, fault: str) -> None:
+    account.desk.faults.append(fault)
+    entry, stop, target = account.bracket()
+    account.venue.flush(DAY)
+    ((sent, legs, _),) = account.desk.sent
+    assert (sent, legs) == (entry, [stop, target])
+    assert account.venue.waiting == ["r1", "r2", "r3"]
+    assert account.desk.caught_up == [["r1", "r2", "r3"]]
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_leg_that_is_cancelled_while_its_bracket_is_doubtful_is_not_left_at_the_broker(
+    account: Account, fault: str
+) -> None:
+    account.desk.faults.append(fault)
+    entry, stop, target = account.bracket()
+    account.venue.cancel(stop)
+    for _ in range(3):
+        account.venue.flush(DAY)
+        account.step()
+    (_, legs, _) = account.desk.sent[0]
+    assert stop not in legs or account.desk.withdrawn == ["r2"]
+    assert (entry.alive, stop.alive, target.alive) == (True, False, True)
+    assert "r2" not in account.venue.waiting
+
+
+def test_a_bracket_that_is_cancelled_while_it_is_doubtful_leaves_nothing(account: Account) -> None:
+    account.desk.faults.append("taken")
+    entry, _, _ = account.bracket()
+    account.venue.cancel(entry)
+    account.venue.flush(DAY)
+    account.venue.flush(DAY)
+    assert account.desk.withdrawn == ["r1"]
+    for leg in ("r2", "r3"):  # with it, at the broker
+        account.desk.tell(leg, "canceled")
+    account.step()
+    assert (account.venue.waiting, account.venue.open_orders) == ([], {})
+
+
+def test_a_close_that_a_fill_has_overtaken_while_it_was_doubtful_is_looked_for_and_not_sent(account: Account) -> None:
+    account.sent()
+    account.desk.tell("r1", "fill", 10.0, 100.0)
+    account.step()
+    for fault in ("lost", "taken"):
+        account.desk.faults.append(fault)
+        leave = account.sent(SELL)
+        sent = len(account.desk.sent)
+        account.venue.ledger.positions["A"].quantity = 0.0  # closed in some other way
+        for _ in range(3):
+            account.venue.flush(DAY)
+            account.step()
+        assert account.desk.asked[-1] == (account.venue.client_id(leave), True, True)
+        assert len(account.desk.sent) == sent
+        assert account.desk.withdrawn == (["r3"] if fault == "taken" else [])
+        assert leave.reason == "overtaken by a fill: 0 were left to close"
+        assert not account.venue.has_outgoing
+        account.venue.ledger.positions["A"].quantity = 10.0
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_cancel_that_nobody_answers_to_is_deferred_with_what_follows_it(account: Account, fault: str) -> None:
+    limit = account.sent(type="limit", limit_price=50.0)
+    account.venue.cancel(limit)
+    other = account.order()
+    account.desk.faults.append(fault)
+    assert account.venue.flush(DAY) == 0
+    assert account.log.of("deferred") == [{"order": 1, "withdrawal": "r1", "reason": "the broker says nothing"}]
+    assert (account.venue.unsent, account.venue.has_outgoing, limit.alive) == (1, True, False)
+    account.venue.flush(DAY)
+    assert [order for order, _, _ in account.desk.sent] == [limit, other]
+    account.step()
+    assert account.venue.waiting == ["r2"]
+
+
+def test_a_cancel_of_an_order_that_has_ended_meanwhile_is_not_asked_for_again(account: Account) -> None:
+    limit = account.sent(type="limit", limit_price=50.0)
+    account.venue.cancel(limit)
+    account.desk.faults.append("taken")
+    account.venue.flush(DAY)
+    account.step()  # its end was told
+    assert account.desk.withdrawn == ["r1"]
+    account.venue.flush(DAY)
+    assert (account.desk.withdrawn, account.venue.has_outgoing) == (["r1"], False)
+
+
+def test_where_positions_are_to_be_closed_a_cancel_that_nobody_answers_to_holds_nothing_up(account: Account) -> None:
+    limit = account.sent(type="limit", limit_price=50.0)
+    account.venue.cancel(limit)
+    account.order()
+    account.desk.faults.append("lost")
+    assert account.venue.flush(DAY, insist=True) == 1
+    assert account.log.of("withdrawal_failed") == [{"order": 1, "reason": "the broker says nothing"}]
+
+
+# --- orders that the strategy has not given ------------------------------------------------------------------------
+
+
+def closing(quantity: float = 10.0, remote_id: str = "k1") -> dict[str, Any]:
+    return {"broker_id": remote_id, "symbol": "A", "side": SELL, "quantity": quantity, "decided": DAY}
+
+
+def test_orders_that_closed_in_the_runs_name_are_booked_as_ours(account: Account) -> None:
+    account.sent()
+    account.desk.tell("r1", "fill", 10.0, 100.0)
+    account.step()
+    assert account.venue.take_over([closing(6.0), closing(4.0, "k2")]) == [-1, -2]
+    assert account.venue.waiting == ["k1", "k2"]
+    assert {remote: order.quantity for remote, order in account.venue.at_broker.items()} == {"k1": 6.0, "k2": 4.0}
+    account.desk.tell("k1", "fill", 6.0, 99.0)
+    account.desk.tell("k2", "fill", 4.0, 98.0)
+    assert account.step() == [(-1, "filled", 6.0), (-2, "filled", 4.0)]
+    assert (account.held, account.venue.waiting, account.venue.open_orders) == (0.0, [], {})
+    assert [(fill["order"], fill["price"]) for fill in account.log.of("fill")] == [(1, 100.0), (-1, 99.0), (-2, 98.0)]
+
+
+def test_what_an_order_in_the_runs_name_closes_cannot_be_closed_twice(account: Account) -> None:
+    account.sent()
+    account.desk.tell("r1", "fill", 10.0, 100.0)
+    account.step()
+    account.venue.take_over([closing()])
+    order = Order(id=9, symbol="A", side=SELL, quantity=10.0)
+    assert not account.venue.submit(order)
+    assert "insufficient quantity" in order.reason
+
+
+def test_what_somebody_else_has_traded_is_booked_at_its_price(account: Account) -> None:
+    account.sent()
+    account.desk.tell("r1", "fill", 10.0, 100.0)
+    account.step()
+    account.venue.take_over([closing()])
+    trades = [{"symbol": "A", "side": SELL, "quantity": 4.0, "price": 90.0}]
+    account.venue.adopt(trades, decided=DAY, time=DAY + 1)
+    assert account.held == 6.0
+    fill = account.log.of("fill")[-1]
+    assert (fill["order"], fill["side"], fill["quantity"], fill["price"], fill["commission"]) == (-2, "sell", 4, 90, 0)
+    assert (fill["decided"], fill["time"]) == (DAY, DAY + 1)
 
 
 # --- fills ---------------------------------------------------------------------------------------------------------
