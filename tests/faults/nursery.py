@@ -1,0 +1,182 @@
+"""Runs of `nextbar paper --replay` in processes that are killed, or on exchanges that misbehave, many at a time.
+
+It imports everything once, and forks a process for each attempt, so that an attempt costs what it does and no more. A
+process of its own, because a test's process has threads, and such are not forked:
+
+    python -m tests.faults.nursery PLAN.json RESULTS.json
+
+The plan: ``config`` (a run file), ``root`` (a folder), ``workers``, and ``trials``, each with a ``name``, ``deaths``
+(of one attempt after another: ``[point, nth]``, or a fraction of the time that an undisturbed run takes) and ``faults``
+(as `nextbar exchange --faults` has them). A result has the run's hashes, and what the exchange says of its orders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import engine.paper_stage
+from engine.config import load_config
+from engine.exchange.faults import Faults
+from engine.exchange.server import ExchangeServer
+from engine.paper import paper
+from engine.report.tear_sheet import render_report  # noqa: F401  so that no attempt has to import it
+from tests.faults.crash_points import POINTS
+
+_MOST_ATTEMPTS = 12
+_SECONDS = 120.0
+
+
+@dataclass
+class _Trial:
+    """A run that is started until it ends."""
+
+    name: str
+    root: Path
+    deaths: list[Any]
+    faults: str
+    attempts: int = 0
+    killed: int = 0
+    codes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def _attempt(trial: _Trial, config: Path, death: Any) -> None:
+    """In the new process: one attempt, whose outcome it leaves in a file."""
+    os.setsid()
+    log = os.open(trial.root / f"attempt-{trial.attempts}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if isinstance(death, list):
+        POINTS[death[0]](death[1])
+    made: list[ExchangeServer] = []
+    if trial.faults:
+
+        def faulty(**options: Any) -> ExchangeServer:
+            made.append(ExchangeServer(**options, faults=Faults.parse(trial.faults)))
+            return made[0]
+
+        engine.paper_stage.ExchangeServer = faulty  # type: ignore[assignment,misc]
+    outcome: dict[str, Any]
+    try:
+        report = paper(load_config(config, ()), root=trial.root, now=datetime.now(UTC), replay=True)
+        outcome = {
+            "status": report.status,
+            "orders_hash": report.orders_hash,
+            "fills_hash": report.fills_hash,
+            "resumed": report.resumed,
+            "metrics": report.metrics,
+            "run": str(report.run),
+        }
+    except BaseException as error:
+        traceback.print_exc()
+        outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    if made:
+        outcome["struck"] = [[fault.step, fault.kind] for fault in made[0].faults_spent]
+    (trial.root / "outcome.json").write_text(json.dumps(outcome))
+    sys.stdout.flush()
+    os._exit(0 if outcome["status"] != "failed" else 1)
+
+
+def _started(trial: _Trial, config: Path, usual: float) -> tuple[int, float | None]:
+    """The new process, and when it is to be killed (monotonic seconds)."""
+    death = trial.deaths[trial.attempts] if trial.attempts < len(trial.deaths) else None
+    trial.attempts += 1
+    child = os.fork()
+    if child == 0:
+        try:
+            _attempt(trial, config, death)
+        finally:
+            os._exit(70)
+    return child, time.monotonic() + death * usual if isinstance(death, float) else None
+
+
+def _ended(trial: _Trial) -> dict[str, Any]:
+    path = trial.root / "outcome.json"
+    outcome: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"status": "killed for ever"}
+    return {
+        **outcome,
+        "name": trial.name,
+        "attempts": trial.attempts,
+        "killed": trial.killed,
+        "codes": trial.codes,
+        "seconds": round(trial.seconds, 3),
+        **_orders(trial.root),
+    }
+
+
+def _orders(root: Path) -> dict[str, Any]:
+    """What the exchange has taken: the client ids of its orders, in their order, of the one run there is."""
+    states = sorted(root.glob("runs/*/exchange.sqlite"))
+    if not states:
+        return {"runs": 0, "client_ids": []}
+    database = sqlite3.connect(states[-1])
+    try:
+        rows = database.execute("SELECT detail FROM actions WHERE kind = 'submit' ORDER BY number").fetchall()
+    finally:
+        database.close()
+    return {"runs": len(states), "client_ids": [json.loads(detail)["client_order_id"] for (detail,) in rows]}
+
+
+def run_plan(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run all trials, so many at a time; their results in the order of the plan."""
+    config, root = Path(plan["config"]), Path(plan["root"])
+    waiting = [
+        _Trial(
+            t["name"], root / t["name"].replace(" ", "-").replace("/", "-"), t.get("deaths", []), t.get("faults", "")
+        )
+        for t in plan["trials"]
+    ]
+    for trial in waiting:
+        trial.root.mkdir(parents=True)
+    order = [trial.name for trial in waiting]
+    results: dict[str, dict[str, Any]] = {}
+    running: dict[int, tuple[_Trial, float, float | None]] = {}
+    usual = float(plan.get("usual_seconds", 2.0))
+    while waiting or running:
+        while waiting and len(running) < plan.get("workers", 2):
+            trial = waiting.pop(0)
+            child, deadline = _started(trial, config, usual)
+            running[child] = (trial, time.monotonic(), deadline)
+        child, status = os.waitpid(-1, os.WNOHANG)
+        now = time.monotonic()
+        if child == 0:
+            for other, (_, begun, deadline) in running.items():
+                if now >= (deadline if deadline is not None else begun + _SECONDS):
+                    os.kill(other, signal.SIGKILL)
+            time.sleep(0.001)
+            continue
+        trial, begun, deadline = running.pop(child)
+        trial.seconds += now - begun
+        code = os.waitstatus_to_exitcode(status)
+        trial.codes.append(code)
+        trial.killed += code == -signal.SIGKILL
+        # Killed, or failed with more deaths to come: it is started again, as a supervisor would.
+        if (
+            code == 0
+            or trial.attempts >= max(_MOST_ATTEMPTS, len(trial.deaths) + 2)
+            or (code > 0 and trial.attempts > len(trial.deaths) + 3)
+        ):
+            results[trial.name] = _ended(trial)
+        else:
+            waiting.insert(0, trial)
+    return [results[name] for name in order]
+
+
+def main() -> None:
+    """Read a plan, run it, write the results."""
+    plan = json.loads(Path(sys.argv[1]).read_text())
+    Path(sys.argv[2]).write_text(json.dumps(run_plan(plan)))
+
+
+if __name__ == "__main__":
+    main()
