@@ -156,6 +156,7 @@ class MemoryDesk:
         self.refuse = ""
         self.known: dict[str, Receipt] = {}
         self._executed: dict[str, tuple[float, float]] = {}
+        self._last: dict[str, dict[str, Any]] = {}
 
     def send(
         self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
@@ -202,14 +203,18 @@ class MemoryDesk:
         }
         fill = {"qty": str(quantity), "price": str(price)} if quantity else {}
         self.updates.append(update(order, event, **fill, **fields))
+        self._last[remote_id] = {"qty": str(done), "price": order["filled_avg_price"], "event": event, "order": order}
 
     def take_updates(self) -> list[UpdateMessage]:
         taken, self.updates = self.updates, []
         return [UpdateMessage(fields, 0) for fields in taken]
 
     def catch_up(self, remote_ids: Iterable[str]) -> int:
+        """What was told last of each, with its cumulative figures, once more."""
         self.caught_up.append(list(remote_ids))
-        return 0
+        found = [self._last[remote_id] for remote_id in self.caught_up[-1] if remote_id in self._last]
+        self.updates.extend(update(**told) for told in found)
+        return len(found)
 
 
 # --- a broker that can be nasty ------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from test_venue import MemoryLog
 
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.bars import Bars
-from engine.errors import BrokerError
+from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
+from engine.trading.orders import Order
 from strategies.rule import Context, Rule
 from strategies.runner import RuleStrategy
 
@@ -50,6 +51,8 @@ def play(
     *,
     before: Callable[[int, MemoryDesk], None] | None = None,
     after: Callable[[], None] = lambda: None,
+    between: Callable[[LiveRun, int], None] = lambda run, number: None,
+    is_late: Callable[[Order], bool] = lambda order: False,
     risk: RiskConfig | None = None,
     ends_when_halted: bool = False,
     **arguments: Any,
@@ -69,6 +72,7 @@ def play(
                 else:
                     last = START + number * MINUTE
                     yield Arrived(last, {"A": (price, price, price, price, 1_000.0)}, True, 0)
+                between(run, number)
             after()
 
     plan = Plan(
@@ -81,7 +85,7 @@ def play(
         risk=risk or RiskConfig(),
         ends_when_halted=ends_when_halted,
     )
-    run = LiveRun(plan, source=Source(), desk=desk, log=log)
+    run = LiveRun(plan, source=Source(), desk=desk, log=log, is_late=is_late)
     run.run()
     return run, log
 
@@ -200,12 +204,192 @@ def test_a_halt_goes_on_closing_where_a_cancel_is_not_confirmed() -> None:
     desk = MemoryDesk()
 
     def withdraw(remote: str) -> None:
-        raise BrokerError("the broker does not confirm the end of the order")
+        raise NoAnswer("the broker does not say how the order ended")
 
     desk.withdraw = withdraw  # type: ignore[method-assign]
     run, log = play(Scripted, [100.0, 100.0, 100.0, 80.0, 80.0, 80.0], desk, risk=HALT, script={1: bracket})
     assert log.of("withdrawal_failed")[0]["order"] == 2
     assert held(run) == 0.0
+
+
+# --- what the broker does not answer -------------------------------------------------------------------------------
+
+SILENT = "the broker says nothing"
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_broker_that_says_nothing_ends_no_run_and_gets_each_order_once(fault: str) -> None:
+    desk = MemoryDesk()
+    desk.faults.extend([fault, "lost", "lost"])
+    run, log = play(Scripted, [100.0, None, None, None, *[100.0] * 3], desk, script={1: lambda s: s.buy(size=10)})
+    assert [doubtful for _, doubtful, _ in desk.asked] == [False, True, True, True]
+    assert held(run) == 10.0
+    assert len(log.of("ack")) == 1
+    assert [(pause["source"], pause["reason"]) for pause in log.of("pause")] == [("broker", SILENT), ("broker", "")]
+    assert run.sent == 1
+    assert strategy_of(run).told.count("Completed") == 1
+
+
+def test_while_something_is_deferred_entries_are_refused_with_the_reason_and_exits_are_not() -> None:
+    desk = MemoryDesk()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        if number in (2, 3, 4):
+            desk.faults.append("lost")
+        market_fills()(number, desk)
+
+    script = {
+        1: lambda s: s.buy(size=10),
+        3: lambda s: s.buy(size=1, exectype=bt.Order.Limit, price=50.0),  # nobody answers to it
+        4: lambda s: (s.buy(size=2), s.close()),
+        7: lambda s: s.buy(size=3),
+    }
+    run, log = play(Scripted, [100.0] * 9, desk, before=before, script=script)
+    by_size = {intent["quantity"]: intent for intent in log.of("intent") if intent["side"] == "buy"}
+    assert (by_size[2.0]["status"], by_size[2.0]["reason"]) == ("refused", SILENT)
+    assert [by_size[size]["status"] for size in (10.0, 1.0, 3.0)] == ["accepted"] * 3
+    assert [intent["status"] for intent in log.of("intent") if intent["side"] == "sell"] == ["accepted"]
+    assert held(run) == 3.0
+    assert run.paused == ""
+    assert f"buy 2 A refused: {SILENT}" in run.events
+
+
+def test_an_entry_whose_bar_is_over_is_turned_down_and_its_strategy_is_told() -> None:
+    desk = MemoryDesk()
+    desk.faults.append("lost")
+    run, log = play(Scripted, [100.0] * 4, desk, script={1: lambda s: s.buy(size=10)}, is_late=lambda order: True)
+    assert (held(run), desk.sent, run.sent) == (0.0, [], 0)
+    assert run.turned_down == 1
+    assert strategy_of(run).told[-1] == "Canceled"
+    assert log.of("ended")[-1]["reason"] == "turned down by the broker: it was never there"
+
+
+def test_an_exit_that_nobody_answered_to_is_sent_however_late() -> None:
+    desk = MemoryDesk()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        if number == 2:
+            desk.faults.append("lost")
+        market_fills()(number, desk)
+
+    script = {1: lambda s: s.buy(size=10), 3: lambda s: s.close()}
+    run, _ = play(Scripted, [100.0] * 6, desk, before=before, script=script, is_late=lambda order: True)
+    assert (held(run), run.sent) == (0.0, 2)
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_strategy_may_cancel_what_nobody_has_answered_to(fault: str) -> None:
+    desk = MemoryDesk()
+    desk.faults.extend([fault, "lost"])
+    script = {
+        1: keep("entry", lambda s: s.buy(size=10, exectype=bt.Order.Limit, price=99.0)),
+        2: lambda s: s.cancel(s.entry),
+    }
+    run, _ = play(Scripted, [100.0] * 6, desk, script=script)
+    assert desk.withdrawn == (["r1"] if fault == "taken" else [])
+    assert strategy_of(run).told[-1] == "Canceled"
+    assert (run.venue.waiting, run.venue.has_outgoing, held(run)) == ([], False, 0.0)
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_halted_run_ends_only_once_its_close_is_known_to_be_filled(fault: str) -> None:
+    desk = MemoryDesk()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        if number == 3:
+            desk.faults.extend([fault, "lost"])
+        market_fills(80.0)(number, desk)
+
+    run, log = play(
+        Scripted,
+        [100.0, 100.0, 100.0, 80.0, None, None, None, None],
+        desk,
+        before=before,
+        risk=HALT,
+        ends_when_halted=True,
+        script={1: lambda s: s.buy(size=300)},
+    )
+    assert run.halted
+    assert held(run) == 0.0
+    assert [intent["side"] for intent in log.of("intent")] == ["buy", "sell"]
+    assert run.venue.waiting == []
+
+
+# --- pauses and halts from outside ---------------------------------------------------------------------------------
+
+
+def test_entries_are_paused_as_long_as_one_source_says_so() -> None:
+    pauses = {
+        1: [("person", "lunch"), ("account", "cash is off")],
+        2: [("account", ""), ("account", "")],
+        3: [("person", "")],
+    }
+
+    def after(run: LiveRun, number: int) -> None:
+        for source, reason in pauses.get(number, []):
+            run.pause(source, reason)
+
+    script = {number: lambda s: s.buy(size=10) for number in (1, 2, 3, 4, 5)}
+    _, log = play(Scripted, [100.0] * 6, MemoryDesk(), between=after, script=script)
+    assert [intent["reason"] for intent in log.of("intent")] == ["", "", "lunch; cash is off", "lunch", ""]
+    assert len(log.of("pause")) == 4  # what is so already is not said again
+
+
+def test_a_halt_that_ends_ends_a_run_that_would_go_on() -> None:
+    def after(run: LiveRun, number: int) -> None:
+        if number == 2:
+            run.halt("a person killed it", ends=True)
+
+    run, log = play(Scripted, [100.0] * 20, MemoryDesk(), between=after, script={1: lambda s: s.buy(size=10)})
+    assert held(run) == 0.0
+    assert run.steps == 4
+    assert [(halt["reason"], halt["outside"], halt["ends"]) for halt in log.of("halt")] == [
+        ("a person killed it", True, True)
+    ]
+
+
+def test_a_run_that_is_halted_already_ends_once_it_is_killed() -> None:
+    def after(run: LiveRun, number: int) -> None:
+        if number == 6:
+            run.halt("a person killed it", ends=True)
+
+    run, _ = play(
+        Scripted, [100.0, 100.0, 100.0, *[80.0] * 20], MemoryDesk(), between=after, risk=HALT,
+        before=market_fills(80.0), script={1: lambda s: s.buy(size=300)},
+    )  # fmt: skip
+    assert run.halted.startswith("risk.max_drawdown_halt")
+    assert run.steps == 8
+
+
+def test_positions_that_were_closed_in_the_runs_name_are_closed_once() -> None:
+    desk = MemoryDesk()
+    orders = [{"broker_id": "k1", "symbol": "A", "side": -1, "quantity": 10.0, "decided": START + 2 * MINUTE}]
+
+    def after(run: LiveRun, number: int) -> None:
+        if number == 2:
+            desk.tell("k1", "fill", 10.0, 98.0)
+            run.take_over(orders)
+            run.halt("a person killed it", ends=True)
+
+    run, log = play(Scripted, [100.0] * 8, desk, between=after, script={1: lambda s: s.buy(size=10)})
+    assert held(run) == 0.0
+    assert [order.id for order, _, _ in desk.sent] == []
+    assert [intent["side"] for intent in log.of("intent")] == ["buy"]
+    assert [(fill["order"], fill["price"]) for fill in log.of("fill")] == [(1, 100.0), (-1, 98.0)]
+    assert desk.withdrawn == []
+    assert run.steps == 4
+
+
+def test_a_strategy_sees_the_position_that_somebody_elses_trades_have_made() -> None:
+    trades = [{"symbol": "A", "side": -1, "quantity": 4.0, "price": 99.0}]
+
+    def after(run: LiveRun, number: int) -> None:
+        if number == 2:
+            run.adopt(trades)
+
+    run, _ = play(Scripted, [100.0] * 6, MemoryDesk(), between=after, script={1: lambda s: s.buy(size=10)})
+    assert strategy_of(run).shown == [0, 10, 10, 6, 6, 6]
+    assert held(run) == 6.0
 
 
 def test_a_run_is_not_over_while_a_fill_may_still_come() -> None:

@@ -196,9 +196,6 @@ def test_what_was_told_of_an_order_before_it_was_known_to_be_there_is_booked(acc
     assert account.step() == []  # whose order that is, nobody knows yet
     last = account.log.of("update")[-1]
     assert (last["order"], last["broker_id"]) == (None, "r1")
-    fill = {"event": "fill", "qty": "10", "price": "101", "timestamp": None,
-            "order": {"id": "r1", "filled_qty": "10", "filled_avg_price": "101"}}  # fmt: skip
-    account.desk.catch_up = lambda ids: account.desk.updates.append(fill) or 1  # type: ignore
     account.venue.flush(DAY)
     assert account.step() == [(order.id, "filled", 10.0)]
     assert account.booked == [(10.0, 101.0)]
