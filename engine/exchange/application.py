@@ -109,8 +109,9 @@ class Application:
         start = "null" if exchange.last_start is None else exchange.last_start
         body = (
             f'{{"time":{time},"done":{done},"bars":{client.bars},"trade_updates":{client.trade_updates},'
-            f'"step":{exchange.position},"start":{start},"moved":{"true" if moved else "false"},'
-            f'"shown":{client.shown},"told":{json.dumps(client.told)}}}'
+            f'"step":{exchange.position},"start":{start},"moved":{_json(moved)},'
+            f'"shown":{client.shown},"told":{json.dumps(client.told)},'
+            f'"hears_trades":{_json(client.hears_trades)},"hears_bars":{_json(client.hears_bars)}}}'
         )
         if moved:
             await asyncio.sleep(0)  # the senders' turn: what was pushed goes out before the answer
@@ -180,3 +181,7 @@ async def _send(send: Send, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _json(flag: bool) -> str:
+    return "true" if flag else "false"

@@ -19,6 +19,7 @@ class Client:
             however many streams it went to.
         shown: bar messages pushed in the last step.
         told: execution ids of the trade updates pushed since the last step began, and before it since the step before.
+        hears_trades, hears_bars: whether somebody was there to hear the last step's updates, and its bars.
     """
 
     def __init__(self, account: Account, faults: ArmedFaults | None = None) -> None:
@@ -27,6 +28,7 @@ class Client:
         self.trade_updates = 0
         self.shown = 0
         self.told: list[str] = []
+        self.hears_trades = self.hears_bars = False
         self.data: Outlet | None = None
         self.trading: set[Outlet] = set()
         self._told_before = 0
@@ -57,6 +59,8 @@ class Client:
 
     def begin_matching(self) -> None:
         """Cut the connections that a fault cuts before the step's messages."""
+        self.hears_trades = bool(self.trading)
+        self.hears_bars = self.data is not None and any(self.data.symbols.values())
         if self._faults is None or self._line is None:
             return
         if self.data is not None and self._faults.take("drop-bars"):

@@ -24,6 +24,7 @@ class Advance(NamedTuple):
         moved: whether it moved just now; it did before, where the answer to that was lost.
         shown: how many bars it has pushed to this account in this step.
         told: execution ids of the trade updates that it has pushed to this account since the step before.
+        hears_trades, hears_bars: whether this account was connected to hear them.
     """
 
     time: int | None
@@ -31,6 +32,8 @@ class Advance(NamedTuple):
     moved: bool
     shown: int
     told: frozenset[str]
+    hears_trades: bool
+    hears_bars: bool
 
 
 class Control:
@@ -59,9 +62,19 @@ class Control:
         Raises:
             BrokerError: it cannot be reached for a while, is not in lock-step, or stands before ``after``.
         """
-        answer = self._call("POST", f"/nextbar/advance?after={after}", ("time", "start", "moved", "shown", "told"))
+        answer = self._call(
+            "POST",
+            f"/nextbar/advance?after={after}",
+            ("time", "start", "moved", "shown", "told", "hears_trades", "hears_bars"),
+        )
         return Advance(
-            answer["time"], answer["start"] or 0, answer["moved"], answer["shown"], frozenset(answer["told"])
+            time=answer["time"],
+            start=answer["start"] or 0,
+            moved=answer["moved"],
+            shown=answer["shown"],
+            told=frozenset(answer["told"]),
+            hears_trades=answer["hears_trades"],
+            hears_bars=answer["hears_bars"],
         )
 
     def status(self) -> dict[str, Any]:

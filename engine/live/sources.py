@@ -141,7 +141,8 @@ class LockStep:
     def _taken(self, at: Advance) -> Iterator[Arrived]:
         """The bars of a step that the exchange has taken, and of those before it that are not known."""
         assert at.time is not None
-        complete = at.moved and self._has_all(at)
+        hears = at.hears_trades and (at.hears_bars or not self._streamed)
+        complete = at.moved and hears and self._has_all(at)
         self._inbox.forget_executions()
         for event in self._inbox.take_events():
             self._noted("connection", stream=event.stream, state=event.state, detail=event.detail)
