@@ -21,7 +21,7 @@ from engine.live.connection import Connection
 from engine.live.control import Control
 from engine.live.rest import AccountLock, Line, NoAnswer
 from engine.live.streams import Streams
-from engine.live.verifier import gaps
+from engine.live.verifier import Account, Books, Holding, gaps
 from tests.live.rig import KEY, SECRET, FakeBroker, FakeSockets, config, mute_listener
 
 NOW = datetime.fromisoformat("2024-01-02T10:00:00-05:00").timestamp()
@@ -45,9 +45,13 @@ def connection(fake: FakeBroker, rules: RunConfig | None = None, *, seconds: flo
     return made
 
 
-def refusal(fake: FakeBroker, rules: RunConfig | None = None) -> str:
-    with connection(fake, rules) as made, pytest.raises(BrokerError) as caught:
-        made.check()
+def refusal(fake: FakeBroker, rules: RunConfig | None = None, *, start: bool = False) -> str:
+    """What ``check`` says is wrong; ``start``: it passes, and ``check_start`` says it."""
+    with connection(fake, rules) as made:
+        if start:
+            made.check()
+        with pytest.raises(BrokerError) as caught:
+            made.check_start() if start else made.check()
     assert SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -56,6 +60,7 @@ def refusal(fake: FakeBroker, rules: RunConfig | None = None) -> str:
 def test_an_account_that_is_in_order_passes(fake: FakeBroker) -> None:
     with connection(fake) as made:
         assert made.check() == []
+        made.check_start()
     assert {method for method, _, _, _ in fake.seen} == {"GET"}
 
 
@@ -66,27 +71,46 @@ def test_a_closed_market_is_a_remark(fake: FakeBroker) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once(fake: FakeBroker) -> None:
-    fake.answers["/v2/account"].update(status="INACTIVE", cash="500", account_blocked=True, shorting_enabled=False)
+    fake.answers["/v2/account"].update(status="INACTIVE", account_blocked=True, shorting_enabled=False)
     fake.answers["/v2/assets/A"] = {"tradable": False, "fractionable": False, "shortable": False}
     del fake.answers["/v2/assets/B"]
-    fake.answers["/v2/positions"] = [{"symbol": "A", "qty": "5"}, {"symbol": "FOREIGN", "qty": "5"}]
-    fake.answers["/v2/orders"] = [{"symbol": "B"}, {"symbol": "FOREIGN"}]
     said = refusal(fake, config(broker={"cash": 1000.0, "fractional": True, "short": True}))
     for part in (
-        "10 thing(s) are not right",
+        "7 thing(s) are not right",
         "marked account_blocked",
         "is INACTIVE, expected ACTIVE",
-        "broker.cash is 1000.00, and the account holds 500.00",
         "the account may not sell short",
         "A cannot be traded",
         "A is traded in whole shares only",
         "A cannot be sold short",
         "B is not known to the broker",
+    ):
+        assert part in said
+
+
+def test_what_hinders_only_a_run_that_begins_is_said_where_one_begins_all_at_once(fake: FakeBroker) -> None:
+    """One that goes on has its own positions and orders there, and has spent its cash."""
+    fake.answers["/v2/account"].update(cash="500")
+    fake.answers["/v2/positions"] = [{"symbol": "A", "qty": "5"}, {"symbol": "FOREIGN", "qty": "5"}]
+    fake.answers["/v2/orders"] = [{"symbol": "B"}, {"symbol": "FOREIGN"}]
+    said = refusal(fake, config(broker={"cash": 1000.0}), start=True)
+    for part in (
+        "nothing was sent, because 3 thing(s) are not right",
+        "broker.cash is 1000.00, and the account has 500.00",
         "holds A already",
         "open orders in B",
     ):
         assert part in said
     assert "FOREIGN" not in said
+
+
+@pytest.mark.parametrize("fault", ["500", "reset", "mute", "garbage"])
+@pytest.mark.parametrize("path", ["/v2/positions", "/v2/orders"])
+def test_a_run_does_not_begin_where_the_broker_does_not_say_what_is_there(
+    fake: FakeBroker, fault: str, path: str
+) -> None:
+    fake.faults.append(("GET", path, fault))
+    refusal(fake, start=True)
 
 
 def test_a_clock_that_is_off_is_said_where_the_broker_is_elsewhere(fake: FakeBroker) -> None:
@@ -145,10 +169,22 @@ def test_a_broker_that_does_not_answer_is_one_sentence(fake: FakeBroker, fault: 
     assert len(fake.seen) == 1  # the SDK would ask four times, three seconds apart
 
 
-@pytest.mark.parametrize("answer", [[], {}, {"cash": None}, {"cash": "x", "status": "ACTIVE"}, "text", 5, None])
+@pytest.mark.parametrize("answer", [[], "text", 5, None])
 def test_an_answer_that_is_no_account_is_one_sentence(fake: FakeBroker, answer: Any) -> None:
     fake.answers["/v2/account"] = answer
     assert "no account" in refusal(fake)
+
+
+@pytest.mark.parametrize("answer", [{}, {"cash": "1"}, {"status": None, "cash": "1"}])
+def test_an_account_that_does_not_say_that_it_is_active_is_not_right(fake: FakeBroker, answer: Any) -> None:
+    fake.answers["/v2/account"] = answer
+    assert "expected ACTIVE" in refusal(fake)
+
+
+@pytest.mark.parametrize("cash", [None, "much", [], {}])
+def test_an_account_that_does_not_say_what_it_has_is_no_account(fake: FakeBroker, cash: Any) -> None:
+    fake.answers["/v2/account"]["cash"] = cash
+    assert "no account" in refusal(fake, start=True)
 
 
 def test_too_many_requests_are_waited_for(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,29 +206,65 @@ def test_a_question_that_fails_while_it_runs_can_be_asked_again(fake: FakeBroker
             made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
         assert made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC)) == {}
         with pytest.raises(NoAnswer):
-            gaps(made.holdings(), cash=0.0, held={}, costs=0.0, tolerance=0.01)
-        made.check()
-        assert gaps(made.holdings(), cash=0.0, held={}, costs=0.0, tolerance=0.01) == []
+            made.holdings()
+        assert made.holdings() == Account(100_000.0, {}, {})
+
+
+def placed(remote_id: str, status: str = "new", **fields: Any) -> dict[str, Any]:
+    """An order as the broker lists it."""
+    return {"id": remote_id, "symbol": "A", "client_order_id": f"c-{remote_id}", "status": status, **fields}
+
+
+def test_holdings_are_cash_positions_and_open_orders_of_all_symbols(fake: FakeBroker) -> None:
+    fake.answers["/v2/positions"] = [
+        {"symbol": "A", "qty": "-5", "avg_entry_price": "10.25"},
+        {"symbol": "FOREIGN", "qty": "0.5", "avg_entry_price": "3"},
+    ]
+    fake.answers["/v2/account"]["cash"] = "99000.5"
+    legs = [placed("take", "new"), placed("stop", "held"), placed("gone", "canceled")]
+    fake.answers["/v2/orders"] = [placed("entry", "filled", legs=legs), placed("other", "partially_filled", symbol="Z")]
+    with connection(fake) as made:
+        account = made.holdings()
+    assert account.cash == 99_000.5
+    assert account.held == {"A": (-5.0, 10.25), "FOREIGN": (0.5, 3.0)}
+    # An entry that is filled is over, and the legs that it woke are not.
+    assert account.orders == {"take": ("A", "c-take"), "stop": ("A", "c-stop"), "other": ("Z", "c-other")}
+    (query,) = [query for _, path, query, _ in fake.seen if path == "/v2/orders"]
+    assert (query["status"], query["nested"], query["limit"]) == (["open"], ["True"], ["500"])
 
 
 def test_differences_are_told_and_positions_of_others_are_left_alone(fake: FakeBroker) -> None:
     with connection(fake) as made:
         made.check()
-        fake.answers["/v2/positions"] = [{"symbol": "A", "qty": "-5"}, {"symbol": "FOREIGN", "qty": "5"}]
+        fake.answers["/v2/positions"] = [
+            {"symbol": "A", "qty": "-5", "avg_entry_price": "10"},
+            {"symbol": "FOREIGN", "qty": "5", "avg_entry_price": "10"},
+        ]
         fake.answers["/v2/account"]["cash"] = "99000"
-        assert gaps(made.holdings(), cash=-1000.0, held={"A": -5.0, "B": 0.0}, costs=0.0, tolerance=0.01) == []
-        assert (
-            gaps(made.holdings(), cash=-1001.0, held={"A": -5.0}, costs=-1.0, tolerance=0.01) == []
-        )  # the paper account charges no commission
-        assert len(gaps(made.holdings(), cash=-900.0, held={"A": 5.0, "B": 1.0}, costs=0.0, tolerance=0.01)) == 3
+        fake.answers["/v2/orders"] = [placed("x", symbol="FOREIGN")]
+
+        def found(cash: float, held: dict[str, float], costs: float = 0.0) -> list[str]:
+            own = {symbol: Holding(quantity, 10.0) for symbol, quantity in held.items()}
+            books = Books(cash=cash, costs=costs, held=own, orders={}, run="run-")
+            return [gap.what for gap in gaps(made.holdings(), books, tolerance=0.01)]
+
+        assert found(99_000.0, {"A": -5.0, "B": 0.0}) == []
+        assert found(98_999.0, {"A": -5.0}, costs=-1.0) == []  # the paper account charges no commission
+        assert found(99_100.0, {"A": 5.0, "B": 1.0}) == ["position", "position", "cash"]
 
 
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
         ("/v2/positions", [{"symbol": "A"}]),
-        ("/v2/positions", [{"symbol": "A", "qty": None}]),
-        ("/v2/positions", [{"qty": "5"}]),
+        ("/v2/positions", [{"symbol": "A", "qty": None, "avg_entry_price": "1"}]),
+        ("/v2/positions", [{"symbol": "A", "qty": "5"}]),
+        ("/v2/positions", [{"qty": "5", "avg_entry_price": "1"}]),
+        ("/v2/orders", [{"id": "x", "symbol": "A", "status": "new"}]),
+        ("/v2/orders", [{"id": "x", "symbol": "A", "client_order_id": "c"}]),
+        ("/v2/orders", [None]),
+        ("/v2/orders", {"a": 1}),
+        ("/v2/orders", [{"id": "x", "symbol": "A", "status": "new", "client_order_id": "c", "legs": [5]}]),
         ("/v2/positions", [None]),
         ("/v2/positions", {"a": 1}),
         ("/v2/account", {}),
@@ -209,7 +281,7 @@ def test_an_account_that_cannot_be_read_is_a_sentence_and_may_be_asked_again(
         with pytest.raises(NoAnswer, match="what cannot be read"):
             made.holdings()
         fake.answers[path] = before
-        assert made.holdings().gained == 0.0
+        assert made.holdings() == Account(100_000.0, {}, {})
 
 
 @pytest.mark.parametrize("bars", [5, {"A": 5}, {"A": [5]}, {"A": [None]}])

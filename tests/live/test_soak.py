@@ -22,7 +22,7 @@ from engine.live.desk import AlpacaDesk
 from engine.live.journal import Journal
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import LockStep
-from engine.live.verifier import gaps
+from engine.live.verifier import Books, Holding, gaps
 from engine.report.run import Run  # noqa: F401  what a paper run has imported too
 from strategies.rule import Context
 from strategies.runner import RuleStrategy
@@ -122,6 +122,10 @@ def test_two_years_of_minutes_leave_no_trace_in_memory(tmp_path: Path, capsys: p
                     rows=connection.rows,
                     seen={},
                     last=int(history.frames["A"].index[-1].value),
+                    clock=int(control.status()["time"]),
+                    catch_up=lambda: run.venue.desk.catch_up(run.venue.waiting),
+                    waits=lambda: run.venue.has_outgoing,
+                    noted=journal.write,
                 ),
                 desk=AlpacaDesk(connection.trading, connection.inbox),
                 log=journal,
@@ -130,8 +134,10 @@ def test_two_years_of_minutes_leave_no_trace_in_memory(tmp_path: Path, capsys: p
             )
             run.run()
             seconds = time.perf_counter() - begun
-            gained = run.venue.ledger.cash - terms.cash
-            assert gaps(connection.holdings(), cash=gained, costs=0.0, held={}, tolerance=0.01) == []
+            ledger = run.venue.ledger
+            held = {symbol: Holding(p.quantity, p.average_price) for symbol, p in ledger.positions.items()}
+            books = Books(cash=ledger.cash, costs=0.0, held=held, orders=run.venue.at_broker)
+            assert gaps(connection.holdings(), books, tolerance=0.01) == []
             control.close()
         journal.close()
     with capsys.disabled():

@@ -20,7 +20,7 @@ from engine.live.minutes import StreamedMinutes
 from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
-from engine.live.wall_clock import SessionHours, Watch, wall_clock_source
+from engine.live.wall_clock import MarketClock, SessionHours, Watch, wall_clock_source
 from tests.live.rig import KEY, SECRET, Clock, ClockedInbox, FakeBroker, MemoryDesk, bar, config, utc
 from tests.live.test_venue import MemoryLog
 
@@ -39,6 +39,7 @@ class Asked:
         self.desk: Any = self
         self.waiting = ["r1"]
         self.caught_up: list[list[str]] = []
+        self.has_outgoing = False
 
     def check_feed(self, *, silent_seconds: float, is_open: bool) -> None:
         self.silent.append(silent_seconds)
@@ -170,6 +171,88 @@ def test_only_a_halted_run_books_without_a_bar_once_and_at_each_piece_of_news() 
     assert scene.watch.settles()
 
 
+def test_what_the_broker_has_not_answered_to_is_tried_again_every_few_seconds() -> None:
+    scene = Scene(f"{DAY} 11:00")
+    scene.run.has_outgoing = True
+    tried = []
+    for second in range(1, 21):
+        scene.clock.pass_by(SECOND)
+        if scene.watch.settles():
+            tried.append(second)
+    assert tried == [5, 10, 15, 20]
+    scene.run.has_outgoing = False
+    scene.clock.pass_by(60 * SECOND)
+    assert not scene.watch.settles()
+
+
+def test_a_broker_that_says_nothing_of_orders_is_asked_another_time() -> None:
+    scene = Scene(f"{DAY} 20:00")
+
+    def mute(remote_ids: list[str]) -> None:
+        scene.run.caught_up.append(remote_ids)
+        raise NoAnswer("try again later")
+
+    scene.run.catch_up = mute  # type: ignore[method-assign]
+    scene.looks(180)
+    assert len(scene.run.caught_up) == 3
+
+
+# --- whether the time of a decision is over ------------------------------------------------------------------------
+
+
+class Told:
+    """An exchange's own calls."""
+
+    def __init__(self, now: str, speed: float) -> None:
+        self.time, self.speed, self.done = utc(now), speed, False
+
+    def status(self) -> dict[str, Any]:
+        return {"time": self.time, "speed": self.speed, "mode": "clock", "done": self.done}
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "decided", "now", "over"),
+    [
+        ("1m", "2024-01-02 10:01", "2024-01-02 10:01:59", False),
+        ("1m", "2024-01-02 10:01", "2024-01-02 10:02:04", False),  # a little late is not too late
+        ("1m", "2024-01-02 10:01", "2024-01-02 10:02:06", True),
+        ("5m", "2024-01-02 10:05", "2024-01-02 10:09:00", False),
+        ("5m", "2024-01-02 10:05", "2024-01-02 10:10:06", True),
+        # The minute that follows the last of a session is the next session's first.
+        ("1m", "2024-01-02 16:00", "2024-01-03 09:30:30", False),
+        ("1m", "2024-01-02 16:00", "2024-01-03 09:31:06", True),
+        ("1d", "2024-01-05 16:00", "2024-01-08 15:59:00", False),
+        ("1d", "2024-01-05 16:00", "2024-01-08 16:00:06", True),
+    ],
+)
+def test_the_time_of_a_decision_is_over_once_the_next_is_due(
+    monkeypatch: pytest.MonkeyPatch, timeframe: str, decided: str, now: str, over: bool
+) -> None:
+    monkeypatch.setattr("engine.live.wall_clock.time.time_ns", lambda: utc(now))
+    assert MarketClock(None).has_passed(utc(decided), timeframe) is over
+
+
+def test_an_exchange_that_runs_faster_is_given_the_same_seconds_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.live.wall_clock.time.monotonic_ns", lambda: 1)
+    told: Any = Told(f"{DAY} 10:02:00", 60.0)
+    clock = MarketClock(told)
+    told.time = utc(f"{DAY} 10:06:59")
+    assert not clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+    told.time = utc(f"{DAY} 10:07:04")
+    assert clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+
+
+def test_an_exchange_whose_time_goes_on_at_once_tells_its_own_time() -> None:
+    told: Any = Told(f"{DAY} 10:02:00", float("inf"))
+    clock = MarketClock(told)
+    assert clock.now() == utc(f"{DAY} 10:02:00")
+    assert not clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+    told.time += SECOND
+    assert clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+
+
 # --- the whole of it -----------------------------------------------------------------------------------------------
 
 
@@ -191,7 +274,6 @@ class Feed:
         self.desk = MemoryDesk()
         self.plain_send = self.desk.send
         self.desk.send = self.send  # type: ignore[method-assign]
-        self.desk.catch_up = lambda remote_ids: 0  # type: ignore[attr-defined]
         for end in pd.date_range(f"{DAY} 10:01", until, freq="1min"):
             fields = bar("A", str(end))
             self.clock.at(utc(str(end)) + SECOND, lambda fields=fields: self.inbox.put_bar(fields))
@@ -216,8 +298,8 @@ class Feed:
             log=self.log,
         )
 
-    def send(self, order: Any, legs: Any, client_id: str) -> Any:
-        receipt = self.plain_send(order, legs, client_id)
+    def send(self, order: Any, legs: Any, client_id: str, **doubt: bool) -> Any:
+        receipt = self.plain_send(order, legs, client_id, **doubt)
 
         def fill() -> None:
             self.desk.tell(receipt.id, "fill", order.quantity, 100.0)
@@ -263,14 +345,16 @@ def test_symbols_without_a_bar_are_waited_for_for_seconds_within_a_day_and_a_min
 ) -> None:
     with FakeBroker() as fake, Connection(fake.credentials(), config(timeframe=timeframe), streamed=False) as made:
         history = of_minutes(5, 4)
-        source: Any = wall_clock_source(made, config(timeframe=timeframe), history, control=None)(Asked(), MemoryLog())
+        made_for = wall_clock_source(made, config(timeframe=timeframe), MarketClock(None), control=None)
+        source: Any = made_for(Asked(), MemoryLog(), history, lambda: None)
         assert source._grace == grace * SECOND
         assert source._seen["A"] > source._last == source._seen["B"]
 
 
 def test_at_alpaca_a_mute_stream_is_watched_and_each_symbols_last_bar_is_known() -> None:
     with FakeBroker() as fake, Connection(fake.credentials(), config(), streamed=True) as made:
-        source: Any = wall_clock_source(made, config(), of_minutes(1, 4), control=None)(Asked(), MemoryLog())
+        made_for = wall_clock_source(made, config(), MarketClock(None), control=None)
+        source: Any = made_for(Asked(), MemoryLog(), of_minutes(1, 4), lambda: None)
         assert source._mute.renew == made.renew_bars
         assert source._known["A"] > source._released == source._known["B"]
 
@@ -306,11 +390,11 @@ def test_bars_of_an_exchange_that_does_not_wait_are_all_seen_and_decided_on(minu
         with Connection(credentials, rules, streamed=minutes == 1) as connection:
             control = Control(credentials)
             history = bars.between(end=start - pd.Timedelta(minutes=1))
-            source = wall_clock_source(connection, rules, history, control=control)
+            source = wall_clock_source(connection, rules, MarketClock(control), control=control)
 
             class Steps:
                 def __iter__(self) -> Iterator[Arrived]:
-                    for step in source(run, log):
+                    for step in source(run, log, history, lambda: None):
                         yield step
                         # The exchange's time stands still at its last bar, which never has time to settle.
                         if step.time >= int(bars.frames["A"].index[-2].value):
