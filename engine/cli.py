@@ -43,6 +43,10 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and no tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or name, or latest.")]
+WhichPaperRun = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A paper run's folder or name; by default the newest one that goes on."),
+]
 
 RUNS = Path("runs")
 
@@ -154,6 +158,13 @@ def paper(
         str | None,
         typer.Option(metavar="SPEED", help="Of a replay, to watch it: 5/s (bars a second), 60x (real time), or max."),
     ] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin another run; an earlier one that was cut off is left as it is.")
+    ] = False,
+    accept_broker: Annotated[
+        bool,
+        typer.Option("--accept-broker", help="Where journal and account differ, go on from what the broker says."),
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Trade the strategy on paper: at Alpaca with keys, or on the embedded exchange with --replay."""
@@ -170,6 +181,8 @@ def paper(
             resolved,
             now=datetime.now(UTC),
             replay=replay,
+            new=new,
+            accept_broker=accept_broker,
             pace_seconds=pace,
             on_status=on_status,
             on_remark=terminal.warn,
@@ -309,6 +322,45 @@ def doctor(
     else:
         terminal.print_diagnosis(diagnosis)
     return diagnosis.exit_code
+
+
+@command
+def kill(run: WhichPaperRun = None, *, as_json: AsJson = False) -> int:
+    """Stop a paper run for good: cancel its orders, close its positions, and let it trade no more."""
+    from engine import terminal
+    from engine.kill import kill
+
+    done = kill(run, root=RUNS, now=datetime.now(UTC), say=terminal.say)
+    if as_json:
+        terminal.print_json(done)
+    terminal.print_kill(done, tables=not as_json)
+    return 0 if done.safe else FAILED
+
+
+@command
+def pause(run: WhichPaperRun = None, *, as_json: AsJson = False) -> None:
+    """Let a paper run open no more positions; exits and protective orders go on, until nextbar resume."""
+    from engine import terminal
+    from engine.kill import pause
+
+    done = pause(run, root=RUNS, now=datetime.now(UTC))
+    if as_json:
+        terminal.print_json(done)
+        return
+    terminal.print_pause(done)
+
+
+@command
+def resume(run: WhichPaperRun = None, *, as_json: AsJson = False) -> None:
+    """Let a paused paper run open positions again."""
+    from engine import terminal
+    from engine.kill import resume
+
+    done = resume(run, root=RUNS)
+    if as_json:
+        terminal.print_json(done)
+        return
+    terminal.print_resume(done)
 
 
 def _trace(debug: bool) -> None:

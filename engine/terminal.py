@@ -22,6 +22,8 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from engine.checks import Check
     from engine.doctor import Diagnosis
+    from engine.kill import KillReport, PauseReport
+    from engine.live.flatten import Told
     from engine.report.comparison import Comparison
     from engine.twin import TwinReport
 
@@ -146,6 +148,53 @@ def print_twin(report: TwinReport) -> None:
             f"Of {fills['matched']} fills of the same orders, the recorded prices cost {mean:+.2f} bps more than the "
             f"modelled ones on average, {worst:+.2f} at worst."
         )
+
+
+def print_kill(report: KillReport, *, tables: bool) -> None:
+    """What a kill has done, and how the account is after it."""
+    for remark in report.remarks:
+        warn(remark)
+    if not tables:
+        return
+    for title, orders in (("Cancelled", report.canceled), ("Closing", report.closing), ("Open", report.open_orders)):
+        listed = [order for order in orders if title != "Open" or order not in report.closing]
+        if listed:
+            say(f"{title}: " + "; ".join(_order(order, with_end=title == "Closing") for order in listed) + ".")
+    if report.held:
+        say("Held: " + ", ".join(f"{quantity:g} {symbol}" for symbol, quantity in report.held.items()) + ".")
+    for sentence in report.left_alone:
+        say(f"Left alone: {sentence}.")
+    money = "" if report.equity is None else f"; the account has {report.equity:,.2f}, {report.cash:,.2f} of it in cash"
+    state = "flat" if report.flat else "being closed" if report.held and report.safe else "not flat"
+    if not report.held and not report.flat:
+        state = "without positions, and has open orders"
+    say(f"Run {report.run.name} is {state}{money}.")
+
+
+def _order(order: Told, *, with_end: bool) -> str:
+    kind = "" if order.type == "market" else f" {order.type.replace('_', '-')}"
+    end = f" ({order.status.replace('_', ' ')})" if with_end else ""
+    return f"{order.side} {order.quantity:g} {order.symbol}{kind}{end}"
+
+
+def print_pause(report: PauseReport) -> None:
+    """That entries are paused, and what that means."""
+    name = report.run.name
+    say(f"Run {name} was {report.paused} already." if report.already else f"Run {name} is paused.")
+    say(f"It opens no position; exits and protective orders go on.{_at_restart(report)}\nNext: nextbar resume {name}")
+
+
+def print_resume(report: PauseReport) -> None:
+    """That entries are allowed again."""
+    name = report.run.name
+    if report.already:
+        say(f"Run {name} was not paused: nothing has changed.")
+        return
+    say(f"Run {name} may open positions again, unless something else pauses it.{_at_restart(report)}")
+
+
+def _at_restart(report: PauseReport) -> str:
+    return "" if report.pid else " No process trades it now: this holds when it goes on."
 
 
 def print_latencies(latencies: Mapping[str, Mapping[str, float]]) -> None:

@@ -271,10 +271,10 @@ class Flattening:
                 self._final[broker_id] = order
 
         if not claims.known:
-            for order in self._broker.every_order():
-                if self._is_own(order):
-                    self._ours.add(str(order["id"]))
-                    count(order)
+            for listed in self._broker.every_order():
+                if self._is_own(listed):
+                    self._ours.add(str(listed["id"]))
+                    count(listed)
             return explained
         queue = dict(claims.waiting)
         while queue:
@@ -316,9 +316,9 @@ class Flattening:
         """Ask how the account is now."""
         own = self._own_held()
         for broker_id in self._closing:
-            order = self._looked_up(broker_id)
-            if order is not None:
-                self._closing[broker_id] = told(order)
+            closing = self._looked_up(broker_id)
+            if closing is not None:
+                self._closing[broker_id] = told(closing)
         orders = self._broker.open_orders()
         ours = tuple(told(order) for order in orders if self._is_own(order))
         account = self._broker.account()
