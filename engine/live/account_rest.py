@@ -42,10 +42,12 @@ class Persistence:
     Attributes:
         seconds: for the answer to one request.
         pauses: seconds before a request is made again that had no answer; there are no more tries than these and one.
+        busy_pauses: the same, where there were too many requests in this minute.
     """
 
     seconds: float = 11.0
     pauses: Sequence[float] = (0.3, 1.0, 3.0)
+    busy_pauses: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class AccountRest:
@@ -67,7 +69,8 @@ class AccountRest:
         """``client`` gives raw answers; ``key``: as it may be shown."""
         self._client = client
         self._key = key
-        self._pauses = tuple((persistence or Persistence()).pauses)
+        persistence = persistence or Persistence()
+        self._pauses, self._busy_pauses = tuple(persistence.pauses), tuple(persistence.busy_pauses)
         self._sleep = sleep
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -163,7 +166,8 @@ class AccountRest:
             time_in_force=TimeInForce.DAY,
             client_order_id=client_id,
         )
-        for pause in (*self._pauses, 0.0):
+        pauses, busy_pauses = [*self._pauses, 0.0], list(self._busy_pauses)
+        while pauses:
             # Looked up first, each time: it may be there, though nobody has heard of it.
             found = self.by_client_id(client_id)
             if found is not None:
@@ -172,14 +176,14 @@ class AccountRest:
                 made: Order = _mapping(self._client.submit_order(request))
                 return made
             except (requests.RequestException, TypeError):
-                pass
+                self._sleep(pauses.pop(0))
             except APIError as error:
                 status, message, code = explained(error)
                 if status == UNAUTHORIZED:
                     raise self._refusal("an order", status, message) from error
                 if status < 500 and status != TOO_MANY and code != _DUPLICATE:
                     raise TurnedDown(message) from error
-            self._sleep(pause)
+                self._sleep((busy_pauses if status == TOO_MANY and busy_pauses else pauses).pop(0))
         found = self.by_client_id(client_id)
         if found is None:
             raise NoAnswer(f"the broker does not say whether it has taken order {client_id}")
@@ -188,13 +192,20 @@ class AccountRest:
     # --- asking ----------------------------------------------------------------------------------------------------
 
     def _ask(self, what: str, call: Callable[[], Any], *, missing: Any = None) -> Any:
-        ask = partial(answered, what, call, refusal=self._refusal, rest=lambda tries: False, missing=missing)
+        ask = partial(answered, what, call, refusal=self._refusal, rest=self._rests, missing=missing)
         for pause in self._pauses:
             try:
                 return ask()
             except NoAnswer:
                 self._sleep(pause)
         return ask()
+
+    def _rests(self, tries: int) -> bool:
+        """Wait before a question is asked again that came on top of too many; whether it is to be."""
+        if tries > len(self._busy_pauses):
+            return False
+        self._sleep(self._busy_pauses[tries - 1])
+        return True
 
     def _refusal(self, what: str, status: int, message: str) -> BrokerError:
         if status in (UNAUTHORIZED, FORBIDDEN):

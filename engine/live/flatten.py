@@ -151,23 +151,30 @@ class Flattening:
     def _cancel(self) -> None:
         """Cancel all of the run's orders but those that close positions for a kill, and wait until they are gone."""
         asked: set[str] = set()
+        seen: set[str] = set()
         deadline = self._monotonic() + self._waits.cancel
         while orders := [order for order in self._own_orders() if not self._is_closing(order)]:
+            seen.update(str(order["id"]) for order in orders)
             entries = {_client_id(order) for order in orders}
             # A leg ends with its entry; where it does not, it is seen again without it.
-            legs = [order for order in orders if order.get("parent_client_id") in entries]
-            fresh = [order for order in orders if str(order["id"]) not in asked and order not in legs]
+            fresh = [
+                str(order["id"])
+                for order in orders
+                if str(order["id"]) not in asked and order.get("parent_client_id") not in entries
+            ]
             if not fresh:
                 if self._monotonic() >= deadline:
                     left = ", ".join(f"{order['symbol']} ({_client_id(order)})" for order in orders)
                     self._problems["cancel"] = f"the broker has not ended these orders yet, which are cancelled: {left}"
-                    return
+                    break
                 self._sleep(_POLL_SECONDS)
-            for order in fresh:
-                asked.add(str(order["id"]))
-                if self._broker.cancel(str(order["id"])):
-                    self._canceled[str(order["id"])] = told(order)
-            self._canceled.update((str(leg["id"]), told(leg)) for leg in legs)
+            for broker_id in fresh:
+                asked.add(broker_id)
+                self._broker.cancel(broker_id)
+        for broker_id in sorted(seen):
+            order = self._looked_up(broker_id)
+            if order is not None and order["status"] == "canceled":  # and not filled meanwhile
+                self._canceled[broker_id] = told(order)
 
     def _is_closing(self, order: Order) -> bool:
         return self._claims.is_closing(_client_id(order))
@@ -209,6 +216,7 @@ class Flattening:
         for closing in closings:
             self._closing[closing.broker_id] = closing
             self._ours.add(closing.broker_id)
+            self._claims.intended.pop(closing.client_id, None)
             if closing.broker_id not in self._claims.booked:
                 self._claims.waiting.setdefault(closing.broker_id, 0.0)
         if closings:
@@ -306,7 +314,7 @@ class Flattening:
         for symbol in sorted((held & (self._claims.symbols | self._claims.held.keys())) | intended):
             for order in self._closings_of(symbol):
                 count(order)
-                if self._claims.intended.pop(_client_id(order), None) is not None:
+                if _client_id(order) in self._claims.intended:
                     found.append(told(order))
         self._take(found)
 
