@@ -1,4 +1,4 @@
-"""A plain backtrader strategy that is never content: orders of every kind, cancels, closes, all drawn from its state."""
+"""A plain backtrader strategy that is never content: every kind of order, cancels, closes, drawn from its own state."""
 
 from __future__ import annotations
 
