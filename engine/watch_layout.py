@@ -58,7 +58,7 @@ class View:
 def _layout(view: View, status: Status, *, narrow: bool, height: int) -> Iterator[RenderableType]:
     """From top to bottom; events and then symbols give way when the terminal is low."""
     orders = _order_lines(status.orders)
-    room = height - _FIXED_LINES - len(orders) - (2 if status.halted else 0)
+    room = height - _FIXED_LINES - len(orders) - (2 if status.halted or status.paused else 0)
     most = max(1, min(_MOST_SYMBOLS, room))
     symbols = _by_interest(status, most)
     shown = symbols[:most]
@@ -67,6 +67,8 @@ def _layout(view: View, status: Status, *, narrow: bool, height: int) -> Iterato
     yield _apart(_last_bar(view, status), now)
     if status.halted:
         yield Text.assemble((" HALTED ", "bold white on red"), (f" {status.halted}", "bold red"))
+    elif status.paused:
+        yield Text.assemble((" NO ENTRIES ", "black on yellow"), (f" {status.paused}", "yellow"))
     yield Text()
     yield _symbols(view, status, shown, narrow=narrow and bool(status.forecasts))
     if len(shown) < len(symbols):
