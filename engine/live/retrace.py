@@ -70,7 +70,7 @@ class _Step:
     """Bars, or none where the broker's news were booked between them; and what came from outside until the next step.
 
     ``taken`` are its updates, by the times at which the run asked for them; ``deferred`` the orders and withdrawals, in
-    that sequence, at which nothing more could be sent.
+    that sequence, to which the broker did not answer.
     """
 
     arrived: Arrived
@@ -119,6 +119,8 @@ class Retrace:
         closes = present is None and self._ended and bool(self._steps) and not self._steps[-1].arrived.bars
         self._closing = self._steps[-1] if closes else None
         self.over = present is not None and not entries
+        # Whether the present's steps have begun; what the last recorded step has left to send waits for them.
+        self._begun = False
         self.difference: Difference | None = None
         self.compared: dict[str, int] = {}
         self.steps = 0
@@ -140,7 +142,7 @@ class Retrace:
             self._answers[body["order"]] = entry
         elif entry.kind == "intent" and body["status"] == OrderStatus.REFUSED.value:
             self._refusals[body["order"]] = body["reason"]
-        elif entry.kind == "deferred":
+        elif entry.kind in ("deferred", "withdrawal_failed"):
             self._steps[-1].deferred.append(entry)
         elif self._steps and (entry.kind in _OUTSIDE or (entry.kind == "halt" and body.get("outside"))):
             self._steps[-1].outside.append(entry)
@@ -178,6 +180,7 @@ class Retrace:
                 self._from_outside(entry)
         if self._after is not None:
             self._go_on()
+            self._begun = True
             yield from self._after.steps()
 
     def _from_outside(self, entry: Entry) -> None:
@@ -200,6 +203,9 @@ class Retrace:
             number, what = (0, "a step") if left is None else (left.number, f"the {left.kind}")
             self._fail(number, what, {} if left is None else left.body, "nothing")
         self.over = True
+        if self._live is not None:
+            # The journal may end between what was deferred, or sent after all, and the pause that follows from it.
+            self._live.pause("broker", self._live.venue.deferred)
 
     # --- as the past: what limits on the wall clock refused --------------------------------------------------------
 
@@ -214,6 +220,7 @@ class Retrace:
     ) -> Receipt:
         """The recorded answer."""
         if self.over and self._after is not None:
+            self._wait_for_the_present()
             return self._after.desk.send(order, legs, client_id, doubtful=doubtful, late=late)
         self._defer(order.id, None)
         answer = self._answers.get(order.id)
@@ -229,6 +236,7 @@ class Retrace:
     def withdraw(self, remote_id: str) -> None:
         """What came of it is among the updates."""
         if self.over and self._after is not None:
+            self._wait_for_the_present()
             self._after.desk.withdraw(remote_id)
             return
         self._defer(None, remote_id)
@@ -236,8 +244,13 @@ class Retrace:
             self._go_on()
             raise NoAnswer("the run was cut off before the end of an order that it cancelled was known")
 
+    def _wait_for_the_present(self) -> None:
+        """In the midst of the last recorded step nothing goes out: whoever goes on compares the account before."""
+        if not self._begun:
+            raise NoAnswer("the run was cut off, and does not go on yet")
+
     def _defer(self, order: int | None, withdrawal: str | None) -> None:
-        """Where nothing more could be sent the first time, nothing more is sent this time."""
+        """Where the broker did not answer the first time, it does not this time."""
         if self._now is None or not self._now.deferred:
             return
         body = self._now.deferred[0].body

@@ -142,7 +142,7 @@ class LiveVenue(Venue):
         is sent, and one that opens a position is sent in its own time only.
 
         Args:
-            insist: go on where a withdrawal fails, because what follows closes positions.
+            insist: go on where a withdrawal fails, because what follows closes positions; it is tried again next time.
         """
         self.deferred = ""
         if not self._outbox:
@@ -177,7 +177,7 @@ class LiveVenue(Venue):
         order, remote = (first, None) if isinstance(first, Order) else (first.order, self._ids[first.order.id])
         self.log.write("deferred", order=order.id, withdrawal=remote, reason=reason)
         self.deferred = reason
-        self._outbox = actions + self._outbox
+        self._outbox += actions  # after the withdrawals that have failed: they hold what a close needs
         self._doubtful |= {action.id for action in actions if isinstance(action, Order)}
 
     def _withdraw(self, order: Order, time: int, *, insist: bool) -> None:
@@ -188,7 +188,8 @@ class LiveVenue(Venue):
         except NoAnswer as error:
             if not insist:
                 raise
-            self.log.write("withdrawal_failed", order=order.id, reason=str(error))
+            self.log.write("withdrawal_failed", order=order.id, withdrawal=self._ids[order.id], reason=str(error))
+            self._outbox.append(_Withdrawal(order))
         self.log.write("taken", time=time)
         self._told += self._take_all(time, {})
 

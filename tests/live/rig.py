@@ -203,6 +203,7 @@ class MemoryDesk:
         }
         fill = {"qty": str(quantity), "price": str(price)} if quantity else {}
         self.updates.append(update(order, event, **fill, **fields))
+        self._last.pop(remote_id, None)
         self._last[remote_id] = {"qty": str(done), "price": order["filled_avg_price"], "event": event, "order": order}
 
     def take_updates(self) -> list[UpdateMessage]:
@@ -210,9 +211,9 @@ class MemoryDesk:
         return [UpdateMessage(fields, 0) for fields in taken]
 
     def catch_up(self, remote_ids: Iterable[str]) -> int:
-        """What was told last of each, with its cumulative figures, once more."""
+        """What was told last of each, with its cumulative figures, once more, as it happened one after the other."""
         self.caught_up.append(list(remote_ids))
-        found = [self._last[remote_id] for remote_id in self.caught_up[-1] if remote_id in self._last]
+        found = [told for remote_id, told in self._last.items() if remote_id in self.caught_up[-1]]
         self.updates.extend(update(**told) for told in found)
         return len(found)
 

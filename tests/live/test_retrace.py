@@ -119,6 +119,7 @@ def record(path: Path, planned: Plan, between: Between = lambda run, desk, numbe
     except StrategyError:
         how = "failed"
     journal.write("end", how=how, why="")
+    journal.commit()
     entries = list(journal.entries())
     journal.close()
     return entries
@@ -360,9 +361,9 @@ PAUSE = "the account differs from our ledger: 3 A"
 def _outside(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
     """What a clock on the wall and a look at the account do between two bars."""
     if number == 12:
-        run.pause(PAUSE)
+        run.pause("account", PAUSE)
     elif number == 18:
-        run.pause("")
+        run.pause("account", "")
     elif number > 24 and run.venue.ledger.quantity("A") and not run.halted:
         run.halt(STALE)
     yield from ()

@@ -399,7 +399,12 @@ def test_where_positions_are_to_be_closed_a_cancel_that_nobody_answers_to_holds_
     account.order()
     account.desk.faults.append("lost")
     assert account.venue.flush(DAY, insist=True) == 1
-    assert account.log.of("withdrawal_failed") == [{"order": 1, "reason": "the broker says nothing"}]
+    failed = {"order": 1, "withdrawal": "r1", "reason": "the broker says nothing"}
+    assert account.log.of("withdrawal_failed") == [failed]
+    assert account.venue.has_outgoing
+    account.venue.flush(DAY, insist=True)
+    assert account.desk.withdrawn == ["r1"]  # tried again: it holds what the close needs
+    assert not account.venue.has_outgoing
 
 
 # --- orders that the strategy has not given ------------------------------------------------------------------------
