@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.errors import BrokerError, ConfigError, DataError, NextbarError, StorageError
+from engine.errors import ConfigError, DataError, NextbarError, StorageError
 from engine.kill_broker import reached
 from engine.kill_choice import Chosen, alone, chosen_run
 from engine.kill_process import NONE, REACTED, Patience, Process, await_reaction, count_halts
@@ -94,7 +94,7 @@ def kill(
     Raises:
         ConfigError: no such run, or not a paper run.
         BrokerError: the broker could not be reached; the run does not trade any more all the same.
-        StorageError: the process cannot be ended; or the exchange of a replay cannot be brought back.
+        NextbarError: the process cannot be ended, or the exchange of a replay cannot be brought back; the same holds.
     """
     chosen = chosen_run(reference, root=root)
     return _Kill(chosen, now=now, say=say, timing=timing or Timing()).done()
@@ -170,9 +170,9 @@ class _Kill:
         stopped = self._throw()
         try:
             with alone(self._folder, seconds=self._timing.another_kill, say=self._say):
-                return self._closed(stopped)
-        except BrokerError as error:
-            raise BrokerError(
+                return self._closed()
+        except NextbarError as error:
+            raise type(error)(
                 f"run {self._folder.name} {stopped}, but what it has at the broker may still be open: {error}; once "
                 f"that is mended, say nextbar kill {self._folder.name} again"
             ) from error
@@ -188,7 +188,7 @@ class _Kill:
         self._say(f"run {name} was {self._before} already" if self._before else f"run {name} is killed")
         return "is killed and will not trade any more"
 
-    def _closed(self, stopped: str) -> KillReport:
+    def _closed(self) -> KillReport:
         how, pid = NONE, None
         for _ in range(_TRIES):
             process = await_reaction(self._folder, halts=self._halts, patience=self._timing.patience, say=self._say)
@@ -198,10 +198,7 @@ class _Kill:
             with self._journal() as (journal, taken):
                 if taken:
                     return self._flattened(how, journal)
-        raise StorageError(
-            f"run {self._folder.name} {stopped}, but process {locks.holder(self._path)} keeps its journal; end that, "
-            "and kill the run again"
-        )
+        raise StorageError(f"{self._path}: process {locks.holder(self._path)} keeps the journal; end that")
 
     @contextmanager
     def _journal(self) -> Iterator[tuple[Journal | None, bool]]:
@@ -216,9 +213,9 @@ class _Kill:
             if locks.holder(self._path) is not None:
                 yield None, False
                 return
-            self._remarks.append(
-                f"its journal cannot be written, so a restart would have to be told with --accept-broker: {error}"
-            )
+            damaged = isinstance(error, DataError)
+            means = "the run cannot go on" if damaged else "a restart would have to be told with --accept-broker"
+            self._remarks.append(f"{means}: {error}")
             yield None, True
             return
         try:
@@ -274,7 +271,7 @@ class _Kill:
             f"{process.pid}) and say nextbar kill {self._folder.name} again"
         ]
         claims = self._claims(None)
-        if self._manifest["mode"] == "replay":
+        if self._manifest.get("mode") == "replay":
             # Its exchange lives in that process.
             held = {symbol: quantity for symbol, quantity in sorted(claims.held.items()) if abs(quantity) > 1e-9}
             picture = None

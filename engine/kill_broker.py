@@ -47,7 +47,7 @@ def reached(folder: Path, manifest: Mapping[str, Any], persistence: Persistence)
         BrokerError: it cannot be reached, refuses the keys, or they are another account's.
         NextbarError: the exchange of a replay cannot be brought back.
     """
-    if manifest["mode"] == "replay":
+    if manifest.get("mode") == "replay":
         if not (folder / STATE).is_file():
             yield None
             return

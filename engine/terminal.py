@@ -169,6 +169,8 @@ def print_kill(report: KillReport, *, tables: bool) -> None:
     if not report.held and not report.flat:
         state = "without positions, and has open orders"
     say(f"Run {report.run.name} is {state}{money}.")
+    if report.closing or report.canceled:
+        say("Next: nextbar paper CONFIG, which books what has happened and writes the report, and does not trade")
 
 
 def _order(order: Told, *, with_end: bool) -> str:

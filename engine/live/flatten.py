@@ -72,11 +72,18 @@ class Notes(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Waits:
-    """Seconds that are waited: for cancelled orders to end, and for closing orders to fill, in and out of a session."""
+    """Seconds that are waited.
+
+    Attributes:
+        cancel: for cancelled orders to end.
+        fill, fill_when_closed: for closing orders to fill, in a session and out of it.
+        again: before what the broker did not take is tried again.
+    """
 
     cancel: float = 15.0
     fill: float = 10.0
     fill_when_closed: float = 1.0
+    again: float = 1.0
 
 
 class Flattening:
@@ -138,7 +145,9 @@ class Flattening:
         Raises:
             NoAnswer, BrokerError: see ``AccountRest``; what was done so far is done, and may be gone on with.
         """
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            if number and self._problems:
+                self._sleep(self._waits.again)
             self._problems.clear()
             self._cancel()
             sent = self._close()

@@ -6,8 +6,11 @@ anybody trades.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,12 +59,27 @@ class Switch:
 
     def pause(self, reason: str) -> None:
         """Pause entries; an empty reason lifts the pause."""
-        self._write(replace(self.look(), paused=reason))
+        with self._alone():
+            self._write(replace(self.look(), paused=reason))
 
     def kill(self, reason: str) -> None:
         """Kill the run, for good; the first reason stays."""
-        said = self.look()
-        self._write(replace(said, killed=said.killed or reason))
+        with self._alone():
+            said = self.look()
+            self._write(replace(said, killed=said.killed or reason))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A pause that is said while somebody kills the run must not write what it read before the kill."""
+        folder = None
+        try:
+            with suppress(OSError):
+                folder = os.open(self._path.parent, os.O_RDONLY)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            if folder is not None:
+                os.close(folder)
 
     def _write(self, said: Said) -> None:
         partial = self._path.with_name(f".{FILE}.{os.getpid()}")
@@ -71,6 +89,11 @@ class Switch:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._path)
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         except OSError as error:
             raise StorageError(
                 f"{self._path}: the switch cannot be written ({error.strerror}); make the run's folder writable, or "

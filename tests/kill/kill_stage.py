@@ -31,7 +31,7 @@ REASON = "killed with nextbar kill on 2026-11-24 10:31:02 UTC"
 QUICK = Timing(
     patience=Patience(reaction=0.4, end=20.0, death=5.0),
     persistence=Persistence(seconds=5.0, pauses=(0.0, 0.01)),
-    waits=Waits(cancel=2.0, fill=0.2, fill_when_closed=0.0),
+    waits=Waits(cancel=2.0, fill=0.2, fill_when_closed=0.0, again=0.0),
 )
 # AAPL: a bracket that stays open. MSFT: a position, and an order that never fills. Broken, it ends at the tenth bar.
 STRATEGY = """

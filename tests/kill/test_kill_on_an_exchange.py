@@ -15,6 +15,7 @@ from engine.config import load_config
 from engine.errors import BrokerError, RiskHalt
 from engine.kill import _Notes
 from engine.live.journal import FILE
+from engine.live.rest import AccountLock
 from engine.live.switch import Switch
 from engine.twin import twin
 
@@ -165,6 +166,44 @@ def test_a_kill_that_is_cut_off_is_gone_on_with(
     assert exchange.trade().status == "halted"
 
 
+def test_closing_orders_that_wait_are_not_sent_again(exchange: KillStage) -> None:
+    exchange.break_down()
+    lock = AccountLock(f"{exchange.url} PKTEST", "PK…")
+    lock.take()  # another run trades with the account, and it is that which moves the exchange on
+    try:
+        first, second = exchange.kill(), exchange.kill()
+        for done in (first, second):
+            assert (done.flat, done.safe, done.held) == (False, True, {"AAPL": 10.0, "MSFT": 20.0})
+            assert "the market is closed" in " ".join(done.remarks)
+            assert len(done.open_orders) == len(done.closing) == 2
+        assert exchange.closings() == BOTH
+        exchange.advance()
+        assert exchange.kill().flat
+        assert exchange.closings() == BOTH
+    finally:
+        lock.release()
+
+
+def test_a_closing_order_that_expired_is_followed_by_another(exchange: KillStage) -> None:
+    exchange.break_down()
+    lock = AccountLock(f"{exchange.url} PKTEST", "PK…")
+    lock.take()
+    try:
+        waiting = exchange.kill().open_orders
+    finally:
+        lock.release()
+    ours = next(order for order in waiting if order.symbol == "AAPL")
+    exchange.ask("DELETE", f"/v2/orders/{ours.broker_id}")
+    done = exchange.kill()
+    assert done.flat
+    assert [order.client_id.rsplit("-", 2)[1:] for order in done.closing] == [
+        ["AAPL", "1"],
+        ["MSFT", "1"],
+        ["AAPL", "2"],
+    ]
+    assert exchange.held() == {}
+
+
 def test_two_kills_at_once_close_once(exchange: KillStage) -> None:
     exchange.break_down()
     done: list[Any] = []
@@ -187,7 +226,7 @@ def test_a_damaged_journal_keeps_nothing_open(exchange: KillStage) -> None:
     journal.write_bytes(whole[:4096] + bytes(len(whole) - 4096))
     done = exchange.kill()
     assert done.flat
-    assert any("--accept-broker" in remark for remark in done.remarks)
+    assert any("the run cannot go on" in remark and "damaged" in remark for remark in done.remarks)
     assert exchange.closings() == BOTH
     assert exchange.held() == {"AAPL": 4.0, "IBM": 7.0}
     assert exchange.kill().flat
