@@ -164,7 +164,7 @@ def _take_foreign(body: Mapping[str, Any], recorded: Recorded, orders: dict[int,
             symbol=given["symbol"],
             side=_SIDES[given["side"]],
             quantity=given["quantity"],
-            decided=recorded.steps[-1][0],
+            decided=recorded.steps[-1][0] if recorded.steps else 0,
             closing=True,
         )
         if "price" in given:

@@ -103,6 +103,7 @@ class Retrace:
 
     def __init__(self, entries: Sequence[Entry], present: Present | None = None) -> None:
         self._steps: list[_Step] = []
+        self._before: list[Entry] = []
         self._answers: dict[int, Entry] = {}
         self._refusals: dict[int, str] = {}
         self._ended = False
@@ -144,8 +145,8 @@ class Retrace:
             self._refusals[body["order"]] = body["reason"]
         elif entry.kind in ("deferred", "withdrawal_failed"):
             self._steps[-1].deferred.append(entry)
-        elif self._steps and (entry.kind in _OUTSIDE or (entry.kind == "halt" and body.get("outside"))):
-            self._steps[-1].outside.append(entry)
+        elif entry.kind in _OUTSIDE or (entry.kind == "halt" and body.get("outside")):
+            (self._steps[-1].outside if self._steps else self._before).append(entry)
 
     def run(self, plan: Plan) -> None:
         """Go through it; the plan is that of the first time."""
@@ -170,6 +171,8 @@ class Retrace:
     # --- as a source: the recorded steps, and then those to come ---------------------------------------------------
 
     def __iter__(self) -> Iterator[Arrived]:
+        for entry in self._before:
+            self._from_outside(entry)
         for step in self._steps:
             self._now = step
             if step is self._closing:

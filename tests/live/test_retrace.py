@@ -433,6 +433,137 @@ def test_the_last_news_come_after_what_the_strategy_asked_for_at_its_stop(tmp_pa
     assert find(entries, "fill", -1) > find(entries, "intent", -1)  # the stop's order was asked for before
 
 
+# --- what others do, and a broker that says nothing ----------------------------------------------------------------
+
+
+def before_the_first_bar(path: Path, what: Callable[[LiveRun, Journal], None]) -> tuple[list[Entry], LiveRun]:
+    """The journal of a run to which something happens before its first bar."""
+    journal = Journal.create(path, {"id": "x"})
+    desk = MemoryDesk()
+
+    class Source:
+        def __iter__(self) -> Iterator[Arrived]:
+            what(run, journal)
+            yield from Market(desk)
+
+    run = LiveRun(plan(), source=Source(), desk=desk, log=journal)
+    run.run()
+    journal.write("end", how="completed", why="")
+    journal.commit()
+    entries = list(journal.entries())
+    journal.close()
+    return entries, run
+
+
+def test_a_run_that_is_killed_before_its_first_bar_is_gone_through_again(tmp_path: Path) -> None:
+    entries, run = before_the_first_bar(
+        tmp_path / "journal.sqlite", lambda run, journal: run.halt("a person killed it", ends=True)
+    )
+    assert run.steps == 1
+    assert find(entries, "halt", 0) < find(entries, "bars", 0)
+    assert retraced(entries).difference is None
+
+
+def test_trades_that_are_adopted_before_the_first_bar_are_gone_through_again(tmp_path: Path) -> None:
+    trade = {"symbol": "A", "quantity": 5.0, "price": 99.0}
+
+    def adopts(run: LiveRun, journal: Journal) -> None:
+        journal.write("adopted", trades=[{**trade, "side": "buy"}])
+        run.adopt([{**trade, "side": 1}])
+        journal.commit()
+
+    entries, run = before_the_first_bar(tmp_path / "journal.sqlite", adopts)
+    assert any(entry.kind == "intent" and entry.body["side"] == "sell" for entry in entries)  # the five are seen
+    assert retraced(entries).difference is None
+    journal = Journal.read_only(tmp_path / "journal.sqlite")
+    recorded = read_recorded(journal, cash=100_000.0)
+    journal.close()
+    assert recorded.ledger.cash == run.venue.ledger.cash
+    assert [order.id for order in recorded.orders[:2]] == [-1, 1]
+
+
+def test_pauses_before_the_first_bar_are_in_force_where_a_run_goes_on(tmp_path: Path) -> None:
+    entries, _ = before_the_first_bar(tmp_path / "journal.sqlite", lambda run, journal: run.pause("person", "lunch"))
+    retrace = Retrace(entries)
+    live = LiveRun(plan(), source=retrace, desk=retrace, log=retrace, past=retrace)
+    retrace.follow(live)
+    live.run()
+    assert (retrace.difference, live.paused) == (None, "lunch")
+
+
+def _silent(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
+    """After some bars the broker says nothing to what is sent next; between two bars it is asked again."""
+    if number % 4 == 1:
+        desk.faults.extend(["taken" if number % 8 == 1 else "lost", *["lost"] * 6])
+    if number % 3 == 0:
+        yield Arrived(utc(f"{DAY} 10:00") + number * 60_000_000_000, {}, False, 0)
+
+
+def test_what_was_deferred_is_deferred_again_where_it_was(tmp_path: Path) -> None:
+    entries = record(tmp_path / "journal.sqlite", plan(), _silent)
+    deferred = [entry.body for entry in entries if entry.kind == "deferred"]
+    assert len(deferred) > 1
+    assert any(entry.body["reason"] == "the broker says nothing" for entry in entries if entry.kind == "intent")
+    retrace = retraced(entries)
+    assert retrace.difference is None
+    assert retrace.compared["ack"] == sum(entry.kind == "ack" for entry in entries)
+
+
+@pytest.mark.parametrize("fault", ["lost", "taken"])
+def test_a_cancel_that_was_deferred_is_deferred_again(tmp_path: Path, fault: str) -> None:
+    class Cancels(bt.Strategy):
+        def next(self) -> None:
+            if len(self) % 2:
+                self.waiting = self.buy(size=len(self), exectype=bt.Order.Limit, price=1.0)
+            elif len(self) > 1:
+                self.cancel(self.waiting)
+                self.buy(size=1000 + len(self), exectype=bt.Order.Limit, price=1.0)
+
+    def between(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
+        waiting = [order for order in run.venue.open_orders.values() if order.quantity < 1000]
+        if number > 5 and waiting and not desk.faults:
+            desk.faults.extend([fault, "lost"])
+        if number % 5 == 0:
+            yield Arrived(utc(f"{DAY} 10:00") + number * 60_000_000_000, {}, False, 0)
+
+    planned = dataclasses.replace(plan(), strategy=Cancels)
+    entries = record(tmp_path / "journal.sqlite", planned, between)
+    assert sum(bool(entry.body["withdrawal"]) for entry in entries if entry.kind == "deferred") >= 1
+    retrace = Retrace(entries)
+    retrace.run(planned)
+    assert retrace.difference is None
+    assert retrace.compared["withdrawal"] == sum(entry.kind == "withdrawal" for entry in entries)
+
+
+def test_a_deferred_entry_that_is_missing_makes_a_difference(tmp_path: Path) -> None:
+    entries = record(tmp_path / "journal.sqlite", plan(), _silent)
+    position = next(number for number, entry in enumerate(entries)
+                    if entry.kind == "deferred" and entry.body["withdrawal"] is None)  # fmt: skip
+    del entries[position]
+    assert retraced(entries).difference is not None
+
+
+def test_a_cancel_that_failed_in_a_halt_fails_again_and_is_tried_again(tmp_path: Path) -> None:
+    class Limits(bt.Strategy):
+        def next(self) -> None:
+            self.buy(size=1, exectype=bt.Order.Limit, price=1.0)
+
+    def between(run: LiveRun, desk: MemoryDesk, number: int) -> Iterator[Arrived]:
+        if number == 3:
+            desk.faults.extend(["lost", "", "lost"])
+            run.halt("enough")
+        yield from ()
+
+    planned = dataclasses.replace(plan(), strategy=Limits)
+    entries = record(tmp_path / "journal.sqlite", planned, between)
+    assert [entry.body["withdrawal"] for entry in entries if entry.kind == "withdrawal_failed"] == ["r1", "r3"]
+    cancelled = [entry.body["broker_id"] for entry in entries if entry.kind == "withdrawal"]
+    assert cancelled == ["r1", "r2", "r3", "r4", "r1", "r3"]
+    retrace = Retrace(entries)
+    retrace.run(planned)
+    assert (retrace.difference, retrace.compared["withdrawal"]) == (None, 6)
+
+
 # --- the records ---------------------------------------------------------------------------------------------------
 
 
