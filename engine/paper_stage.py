@@ -99,8 +99,14 @@ def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) 
         with Connection(credentials, narrowed, streamed=_streamed(config)) as connection:
             connection.check()
             control = Control(credentials)
+            clock = int(control.status()["time"])
 
             def history() -> Bars:
+                if clock >= start.value:
+                    raise DataError(
+                        f"the exchange of this run has gone on to {pd.Timestamp(clock, tz='UTC'):%Y-%m-%d %H:%M} UTC, "
+                        "and its journal is empty: it has lost what it held; begin another run with --new"
+                    )
                 found = _warmup(prepared, credentials, narrowed, before=start)
                 _same_history(found, used, start)
                 return found
@@ -109,7 +115,7 @@ def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) 
                 yield Stage(
                     mode="replay",
                     period=(str(period[0]), str(period[1])),
-                    clock=int(control.status()["time"]),
+                    clock=clock,
                     connection=connection,
                     history=history,
                     source=_lock_step(control, connection, config, pace_seconds),

@@ -241,11 +241,12 @@ class Connection:
     def _waiting(self) -> dict[str, Waiting]:
         request = GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=_MOST_ORDERS, nested=True)
         orders: Any = self.trading.get_orders(request)
-        legs = [leg for order in orders for leg in order.get("legs") or []]
+        # A leg is its entry's sender's: its own client id is the broker's.
+        sent = [(one, order) for order in orders for one in (order, *(order.get("legs") or []))]
         return {
-            str(order["id"]): Waiting(str(order["symbol"]), str(order["client_order_id"]))
-            for order in (*orders, *legs)
-            if order["status"] not in _OVER
+            str(one["id"]): Waiting(str(one["symbol"]), str(order["client_order_id"]))
+            for one, order in sent
+            if one["status"] not in _OVER
         }
 
     def is_open(self) -> bool:

@@ -30,7 +30,6 @@ _SAME_PRICE = 1e-4
 # How often a difference is looked at again before it counts, where a run goes on; and a broker that does not answer.
 _LOOKS, _LOOK_SECONDS = 4, 0.5
 _ASKS, _ASK_SECONDS = 40, 0.5
-_NOTHING: Mapping[str, Any] = {}
 
 
 class Holding(NamedTuple):
@@ -231,28 +230,35 @@ class Verifier:
         """Before a run goes on: nothing is sent unless the account is what the journal says, or a person accepts it.
 
         Args:
-            accept: the broker is right: what it holds is booked, and what it has no more is given up.
+            accept: the broker is right: what it holds is booked, what it has no more is given up, and what it has of
+                this run and nobody knows of is cancelled.
 
         Raises:
             BrokerError: they differ; names what, with both figures. A ``NoAnswer`` where the broker says nothing.
         """
-        wrong: list[Gap] = []
-        for look in range(_LOOKS):
-            if look:
-                # A fill may be on its way, and be known to one of the answers only.
-                self._connection.inbox.wait(lambda: False, _LOOK_SECONDS)
-            wrong = [gap for gap in self._patiently(lambda: self._compared(run, journal)) if gap.stops]
-            if not wrong:
-                run.pause("account", "")
-                return
-        if not accept:
+        wrong = self._lasting(run, journal)
+        if wrong and accept:
+            self._accept(run, journal, wrong)
+            # What was cancelled for it is no order of ours any more.
+            wrong = [gap for gap in self._lasting(run, journal) if gap.name not in run.venue.at_broker]
+        if wrong:
             raise BrokerError(
                 "nothing was sent, because the account is not what the journal says: "
                 f"{'; '.join(self._told(gap) for gap in wrong)}; put it right at the broker and start again, or start "
                 "again with --accept-broker, which books what the broker says"
             )
-        self._accept(run, journal, wrong)
         run.pause("account", "")
+
+    def _lasting(self, run: LiveRun, journal: Journal) -> list[Gap]:
+        """What differs at several looks: a fill may be on its way, and be known to one of the answers only."""
+        wrong: list[Gap] = []
+        for look in range(_LOOKS):
+            if look:
+                self._connection.inbox.wait(lambda: False, _LOOK_SECONDS)
+            wrong = [gap for gap in self._patiently(lambda: self._compared(run, journal)) if gap.stops]
+            if not wrong:
+                break
+        return wrong
 
     def _accept(self, run: LiveRun, journal: Journal, wrong: Sequence[Gap]) -> None:
         account = self._patiently(self._connection.holdings)
@@ -272,9 +278,8 @@ class Verifier:
                 gone = {"id": gap.name, "symbol": order.symbol, "filled_qty": filled}
                 self._connection.inbox.put_update({"event": "canceled", "order": gone})
             elif gap.what == "order":
-                self._connection.asked(
-                    "an order", partial(self._connection.trading.cancel_order_by_id, gap.name), missing=_NOTHING
-                )
+                with suppress(BrokerError):  # it ends with another one, or does not: that is looked at afterwards
+                    self._connection.asked("an order", partial(self._connection.trading.cancel_order_by_id, gap.name))
         # What the trades above do not explain was paid in or out.
         books = self._books(run)
         unexplained = min(account.cash - books.cash, account.cash - (books.cash - books.costs), key=abs)

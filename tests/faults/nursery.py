@@ -7,7 +7,8 @@ process of its own, because a test's process has threads, and such are not forke
 
 The plan: ``config`` (a run file), ``root`` (a folder), ``workers``, and ``trials``, each with a ``name``, ``deaths``
 (of one attempt after another: ``[point, nth]``, or a fraction of the time that an undisturbed run takes) and ``faults``
-(as `nextbar exchange --faults` has them). A result has the run's hashes, and what the exchange says of its orders.
+(as `nextbar exchange --faults` has them); ``attempts`` limits how often it is started. A result has the run's hashes,
+and what the exchange says of its orders.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class _Trial:
     root: Path
     deaths: list[Any]
     faults: str
+    most: int
     attempts: int = 0
     killed: int = 0
     codes: list[int] = field(default_factory=list)
@@ -132,7 +134,11 @@ def run_plan(plan: dict[str, Any]) -> list[dict[str, Any]]:
     config, root = Path(plan["config"]), Path(plan["root"])
     waiting = [
         _Trial(
-            t["name"], root / t["name"].replace(" ", "-").replace("/", "-"), t.get("deaths", []), t.get("faults", "")
+            name=t["name"],
+            root=root / t["name"].replace(" ", "-").replace("/", "-"),
+            deaths=t.get("deaths", []),
+            faults=t.get("faults", ""),
+            most=t.get("attempts", _MOST_ATTEMPTS),
         )
         for t in plan["trials"]
     ]
@@ -161,11 +167,8 @@ def run_plan(plan: dict[str, Any]) -> list[dict[str, Any]]:
         trial.codes.append(code)
         trial.killed += code == -signal.SIGKILL
         # Killed, or failed with more deaths to come: it is started again, as a supervisor would.
-        if (
-            code == 0
-            or trial.attempts >= max(_MOST_ATTEMPTS, len(trial.deaths) + 2)
-            or (code > 0 and trial.attempts > len(trial.deaths) + 3)
-        ):
+        hopeless = code > 0 and trial.attempts > len(trial.deaths) + 3
+        if code == 0 or hopeless or trial.attempts >= trial.most:
             results[trial.name] = _ended(trial)
         else:
             waiting.insert(0, trial)
