@@ -227,8 +227,8 @@ def test_holdings_are_cash_positions_and_open_orders_of_all_symbols(fake: FakeBr
         account = made.holdings()
     assert account.cash == 99_000.5
     assert account.held == {"A": (-5.0, 10.25), "FOREIGN": (0.5, 3.0)}
-    # An entry that is filled is over, and the legs that it woke are not.
-    assert account.orders == {"take": ("A", "c-take"), "stop": ("A", "c-stop"), "other": ("Z", "c-other")}
+    # An entry that is filled is over, and the legs that it woke are not: they are of whoever sent it.
+    assert account.orders == {"take": ("A", "c-entry"), "stop": ("A", "c-entry"), "other": ("Z", "c-other")}
     (query,) = [query for _, path, query, _ in fake.seen if path == "/v2/orders"]
     assert (query["status"], query["nested"], query["limit"]) == (["open"], ["True"], ["500"])
 

@@ -72,7 +72,9 @@ class Scene:
         return 90.0
 
     def adopt(self, trades: Sequence[dict[str, Any]]) -> None:
+        before = self.ledger.cash
         self.venue.adopt(trades, decided=1, time=2)
+        self.missing += self.ledger.cash - before  # the broker's cash is what it was
 
     # --- as a connection
 
@@ -95,7 +97,7 @@ class Scene:
         return Account(
             AT_ALPACA + self.ledger.cash - CASH - self.missing,
             {symbol: holding for symbol, holding in merged.items() if holding.quantity},
-            {**waiting, **self.orders},
+            {remote: order for remote, order in {**waiting, **self.orders}.items() if remote not in self.cancelled},
         )
 
     # --- what happens
@@ -465,7 +467,6 @@ def agrees_from_now_on(scene: Scene, *, unexplained: float) -> None:
     kinds = scene.log.kinds()
     assert kinds[kinds.index("accepted") + 1] == "durable"
     assert scene.pauses[-1] == ""
-    scene.orders = {remote: order for remote, order in scene.orders.items() if remote not in scene.cancelled}
     scene.step()
     for _ in range(3):
         scene.look()
@@ -494,13 +495,6 @@ def test_what_the_broker_holds_is_booked_where_a_person_says_so(
     scene.fill(10.0, 100.0)
     scene.others = {"A": theirs}
     scene.missing = -paid - unexplained
-
-    def books(number: int) -> None:
-        # What was paid is in the account already; once it is booked here, the account follows ours again.
-        if scene.log.of("adopted"):
-            scene.missing = -unexplained
-
-    scene.on_ask = books
     scene.reconcile(accept=True)
     side, quantity, price = trade
     (adopted,) = scene.log.of("adopted")
@@ -568,18 +562,20 @@ def test_what_was_paid_in_or_out_is_known_from_then_on(paid_in: float) -> None:
 
 def test_everything_at_once_is_accepted_together() -> None:
     scene = spoilt()
-
-    def books(number: int) -> None:
-        if scene.log.of("adopted"):
-            scene.missing = 1040.0  # what the six shares are booked with more
-
-    scene.on_ask = books
     scene.reconcile(accept=True)
     (accepted,) = scene.log.of("accepted")
     assert len(accepted["differences"]) == 4
     assert scene.ledger.quantity("A") == 4.0
     assert scene.cancelled == ["x"]
-    agrees_from_now_on(scene, unexplained=-1040.0)
+    agrees_from_now_on(scene, unexplained=-1040.0)  # the six shares are booked with more than there was
+
+
+def test_what_still_differs_after_it_was_accepted_is_no_agreement() -> None:
+    scene = Scene()
+    scene.orders = {"x": Waiting("A", f"{OURS}-9")}
+    scene.trading.cancel_order_by_id = lambda remote: None
+    with pytest.raises(BrokerError, match=f"{OURS}-9"):
+        scene.reconcile(accept=True)
 
 
 def test_where_they_agree_nothing_is_accepted() -> None:
@@ -594,12 +590,6 @@ def test_what_is_sold_short_at_the_broker_is_booked() -> None:
     scene.fill(10.0, 100.0, side=SELL)
     scene.others = {"A": Holding(-14.0, 98.0)}
     scene.missing = -4 * 93.0
-
-    def books(number: int) -> None:
-        if scene.log.of("adopted"):
-            scene.missing = 0.0
-
-    scene.on_ask = books
     scene.reconcile(accept=True)
     assert scene.log.of("adopted")[0]["trades"] == [
         {"symbol": "A", "side": "sell", "quantity": 4.0, "price": pytest.approx(93.0)}
