@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from engine.errors import NextbarError
+from engine.errors import BrokerError, NextbarError, StorageError
 from engine.live.connection import Connection
 from engine.live.desk import AlpacaDesk
 from engine.live.journal import Entry, Journal
@@ -116,6 +116,9 @@ class PaperRun:
             connection.open()
             try:
                 live.run()
+            except StorageError:
+                self._withdraw_entries()
+                raise
             except Differs as error:
                 raise NextbarError(
                     f"run {live.name} cannot go on, since it would not do again what it has done: {error}; nothing was "
@@ -126,6 +129,13 @@ class PaperRun:
             return _HALTED
         inbox = connection.inbox
         return _STOPPED if inbox.stopped and not inbox.finished else _COMPLETED
+
+    def _withdraw_entries(self) -> None:
+        """Without a journal nothing new is sent: what would open a position is cancelled, what protects one stays."""
+        for broker_id, order in self._live.venue.at_broker.items():
+            if not order.closing and order.parent is None:
+                with suppress(BrokerError):
+                    self._desk.withdraw(broker_id)
 
     def _steps(self) -> Iterator[Arrived]:
         """What comes after the journal's end: first what was missed, then the account is compared, then the rest."""

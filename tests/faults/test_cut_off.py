@@ -11,9 +11,14 @@ import pytest
 
 from engine.config import load_config
 from engine.errors import BrokerError, DataError, NextbarError, RiskHalt, StorageError
+from engine.exchange.account import PRACTICE, AccountSpec
+from engine.exchange.server import ExchangeServer
 from engine.live.journal import Journal
+from engine.live.recorded import read_recorded
 from engine.live.switch import Switch
 from engine.paper import PaperReport, paper
+from engine.serving import bars_to_replay
+from engine.trading.orders import BUY, SELL
 from tests.faults.harness import DAILY, run_trials
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -153,6 +158,49 @@ def test_on_a_full_disk_nothing_is_opened_and_the_run_says_so(place: Path, monke
     pauses = [entry.body for entry in journal.entries("pause")]
     journal.close()
     assert any(body["source"] == "disk" and "the disk is full" in body["reason"] for body in pauses)
+
+
+def test_where_nothing_can_be_written_any_more_entries_are_cancelled_and_exits_stay(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "commit", _broken_after(Journal.commit, 12))
+    with pytest.raises(StorageError, match="no room"):
+        go_on(place)
+    monkeypatch.undo()
+    account = _account(place)
+    journal = Journal.read_only(run_of(place) / "journal.sqlite")
+    recorded = read_recorded(journal, cash=100_000.0)
+    ids = {entry.body["order"]: entry.body["broker_id"] for entry in journal.entries("ack")}
+    journal.close()
+    entries = [ids[order.id] for order in recorded.orders if order.alive and order.id in ids and order.side == BUY]
+    assert entries
+    assert {account.listed[broker_id].status for broker_id in entries} == {"canceled"}
+    exits = account.open_orders()
+    assert exits
+    assert all(listed.order.side == SELL for listed in exits)
+    assert go_on(place).status == "completed"
+
+
+def _account(place: Path) -> Any:
+    """The account of the replay's exchange, as its state has it."""
+    config = load_config(place / "run.yaml", ())
+    bars, start = bars_to_replay(config)
+    spec = AccountSpec(key=PRACTICE[0], secret="s", broker=config.broker)
+    with ExchangeServer(bars=bars, start=start, accounts=[spec], state=run_of(place) / "exchange.sqlite") as exchange:
+        return exchange._exchange.clients[0].account
+
+
+def _broken_after(commit: Any, count: int) -> Any:
+    """From the nth commit of a step on, nothing can be written."""
+    seen = [0]
+
+    def broken(self: Journal, *, durable: bool = False) -> None:
+        seen[0] += durable
+        if seen[0] > count:
+            raise StorageError("no room")
+        commit(self, durable=durable)
+
+    return broken
 
 
 def _full_after(commit: Any, count: int) -> Any:
