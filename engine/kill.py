@@ -13,11 +13,13 @@ from engine.kill_broker import reached
 from engine.kill_choice import Chosen, alone, chosen_run
 from engine.kill_process import NONE, REACTED, Patience, Process, await_reaction, count_halts
 from engine.live import locks
+from engine.live.account_picture import Picture, Told
 from engine.live.account_rest import Persistence
 from engine.live.claims import Claims, read_claims, unknown_claims
-from engine.live.flatten import Flattening, Picture, Told, Waits
+from engine.live.flatten import Flattening, Waits
 from engine.live.journal import FILE, Journal
 from engine.live.journal_file import never_begun
+from engine.live.kill_notes import KillNotes
 from engine.live.switch import Switch
 
 _TRIES = 3
@@ -246,7 +248,7 @@ class _Kill:
     def _flattened(self, how: str, journal: Journal | None) -> KillReport:
         """Cancel and close from here: nobody trades the run."""
         claims = self._claims(journal)
-        notes = _Notes(journal, self._reason, claims.last_bar)
+        notes = KillNotes(journal, self._reason, claims.last_bar)
         with reached(self._folder, self._manifest, self._timing.persistence) as broker:
             if broker is None:
                 return self._report(how, None, None, ["the replay had not begun: there is nothing to close"])
@@ -278,7 +280,7 @@ class _Kill:
             return self._report(process.how, picture, None, remarks, held=held)
         with reached(self._folder, self._manifest, self._timing.persistence) as broker:
             assert broker is not None
-            looking = Flattening(broker.rest, claims, _Notes(None, self._reason, 0))
+            looking = Flattening(broker.rest, claims, KillNotes(None, self._reason, 0))
             picture = looking.picture()
         return self._report(process.how, picture, looking, [*remarks, *_said(picture, over=False)])
 
@@ -313,52 +315,6 @@ class _Kill:
             cash=picture.cash,
             equity=picture.equity,
         )
-
-
-class _Notes:
-    """What is written into the journal: closing orders before they are sent, and after.
-
-    Attributes:
-        problems: why it could not be written, one sentence each.
-    """
-
-    def __init__(self, journal: Journal | None, reason: str, decided: int) -> None:
-        self._journal, self._reason, self._decided = journal, reason, decided
-        self.problems: list[str] = []
-
-    def intend(self, closings: Sequence[Told]) -> None:
-        """On the disk before they are sent: a kill that is cut off is gone on with by the next one."""
-        for order in closings:
-            self._write("kill_intent", **self._fields(order))
-        self._commit()
-
-    def done(self, closings: Sequence[Told]) -> None:
-        """A run that goes on later takes them for its own."""
-        fields = [{**self._fields(order), "broker_id": order.broker_id} for order in closings]
-        self._write("killed", reason=self._reason, closings=fields)
-        self._commit()
-
-    def _fields(self, order: Told) -> dict[str, object]:
-        return {
-            "client_id": order.client_id,
-            "symbol": order.symbol,
-            "side": order.side,
-            "quantity": order.quantity,
-            "decided": self._decided,
-        }
-
-    def _write(self, kind: str, **body: object) -> None:
-        if self._journal is not None:
-            self._journal.write(kind, **body)
-
-    def _commit(self) -> None:
-        if self._journal is None:
-            return
-        try:
-            self._journal.commit(durable=True)
-        except StorageError as error:
-            self.problems.append(f"a restart would have to be told with --accept-broker: {error}")
-            self._journal = None
 
 
 def _said(picture: Picture, over: bool) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.checks import Check
     from engine.doctor import Diagnosis
     from engine.kill import KillReport, PauseReport
-    from engine.live.flatten import Told
+    from engine.live.account_picture import Told
     from engine.report.comparison import Comparison
     from engine.twin import TwinReport
 

@@ -7,10 +7,20 @@ id of its own, under which it is looked for before it is sent; while one is open
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from engine.live.account_picture import (
+    Picture,
+    Told,
+    client_id_of,
+    is_covered,
+    sentence_of,
+    strange_positions,
+    told,
+    wish,
+)
 from engine.live.account_rest import AccountRest, Order, TurnedDown, filled, is_open
 from engine.live.claims import Claims
 from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES
@@ -18,46 +28,6 @@ from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES
 _ROUNDS = 4
 _POLL_SECONDS = 0.2
 _MOST_CLOSINGS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """An order of the account: its sender's id, and the quantity (positive) that was ordered and filled."""
-
-    client_id: str
-    symbol: str
-    side: str
-    quantity: float
-    filled: float
-    type: str
-    status: str
-    broker_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """The account as it is.
-
-    Attributes:
-        cash, equity: account currency.
-        held: symbol -> signed quantity, of the run's own positions.
-        open_orders: of the run. left_alone: what is none of the run's business, in sentences.
-        covered: whether all that the run holds is being closed by an open order.
-        closed_until: when the market opens next, where it is closed; else empty.
-    """
-
-    cash: float
-    equity: float
-    held: dict[str, float]
-    open_orders: tuple[Told, ...]
-    left_alone: tuple[str, ...]
-    covered: bool
-    closed_until: str
-
-    @property
-    def flat(self) -> bool:
-        """Whether the run holds nothing, and nothing may still come."""
-        return not self.held and not self.open_orders
 
 
 class Notes(Protocol):
@@ -164,7 +134,7 @@ class Flattening:
         deadline = self._monotonic() + self._waits.cancel
         while orders := [order for order in self._own_orders() if not self._is_closing(order)]:
             seen.update(str(order["id"]) for order in orders)
-            entries = {_client_id(order) for order in orders}
+            entries = {client_id_of(order) for order in orders}
             # A leg ends with its entry; where it does not, it is seen again without it.
             fresh = [
                 str(order["id"])
@@ -173,7 +143,7 @@ class Flattening:
             ]
             if not fresh:
                 if self._monotonic() >= deadline:
-                    left = ", ".join(f"{order['symbol']} ({_client_id(order)})" for order in orders)
+                    left = ", ".join(f"{order['symbol']} ({client_id_of(order)})" for order in orders)
                     self._problems["cancel"] = f"the broker has not ended these orders yet, which are cancelled: {left}"
                     break
                 self._sleep(_POLL_SECONDS)
@@ -186,13 +156,13 @@ class Flattening:
                 self._canceled[broker_id] = told(order)
 
     def _is_closing(self, order: Order) -> bool:
-        return self._claims.is_closing(_client_id(order))
+        return self._claims.is_closing(client_id_of(order))
 
     def _own_orders(self) -> list[Order]:
         return [order for order in self._broker.open_orders() if self._is_own(order)]
 
     def _is_own(self, order: Order) -> bool:
-        names = (_client_id(order), str(order.get("parent_client_id", "")))
+        names = (client_id_of(order), str(order.get("parent_client_id", "")))
         ids = (str(order["id"]), str(order.get("parent_id", "")))
         return any(map(self._claims.is_ours, names)) or not self._ours.isdisjoint(ids)
 
@@ -208,7 +178,7 @@ class Flattening:
                 wanted.append((client_id, symbol, quantity))
         if not wanted:
             return False
-        self._notes.intend([_wish(*wish) for wish in wanted])
+        self._notes.intend([wish(*order) for order in wanted])
         made: list[Told] = []
         try:
             for client_id, symbol, quantity in wanted:
@@ -323,7 +293,7 @@ class Flattening:
         for symbol in sorted((held & (self._claims.symbols | self._claims.held.keys())) | intended):
             for order in self._closings_of(symbol):
                 count(order)
-                if _client_id(order) in self._claims.intended:
+                if client_id_of(order) in self._claims.intended:
                     found.append(told(order))
         self._take(found)
 
@@ -346,64 +316,9 @@ class Flattening:
             held=own,
             open_orders=ours,
             left_alone=(
-                *_strange(self._held, own),
-                *(_sentence(told(order)) for order in orders if not self._is_own(order)),
+                *strange_positions(self._held, own),
+                *(sentence_of(told(order)) for order in orders if not self._is_own(order)),
             ),
-            covered=not self.over and all(_is_covered(symbol, quantity, ours) for symbol, quantity in own.items()),
+            covered=not self.over and all(is_covered(symbol, quantity, ours) for symbol, quantity in own.items()),
             closed_until="" if is_open_now else next_open,
         )
-
-
-def told(order: Order) -> Told:
-    """An order as it is shown."""
-    return Told(
-        client_id=_client_id(order),
-        symbol=str(order["symbol"]),
-        side=str(order["side"]),
-        quantity=float(order.get("qty") or 0.0),
-        filled=float(order.get("filled_qty") or 0.0),
-        type=str(order.get("type", "market")),
-        status=str(order["status"]),
-        broker_id=str(order["id"]),
-    )
-
-
-def _wish(client_id: str, symbol: str, quantity: float) -> Told:
-    side: Any = "sell" if quantity > 0.0 else "buy"
-    return Told(
-        client_id=client_id,
-        symbol=symbol,
-        side=side,
-        quantity=abs(quantity),
-        filled=0.0,
-        type="market",
-        status="intended",
-        broker_id="",
-    )
-
-
-def _client_id(order: Order) -> str:
-    return str(order.get("client_order_id", ""))
-
-
-def _strange(held: Mapping[str, float], own: Mapping[str, float]) -> list[str]:
-    """The positions, or the parts of them, that are not the run's own, in sentences."""
-    sentences = []
-    for symbol, quantity in sorted(held.items()):
-        more = round(quantity - own.get(symbol, 0.0), QUANTITY_PLACES)
-        if more:
-            of = f" of the {quantity:g}" if symbol in own else ""
-            sentences.append(f"{symbol}: {more:g}{of} held, which no order of this run explains")
-    return sentences
-
-
-def _sentence(order: Told) -> str:
-    return (
-        f"{order.symbol}: an order of somebody else, {order.side} {order.quantity:g} {order.type} ({order.client_id})"
-    )
-
-
-def _is_covered(symbol: str, quantity: float, orders: Sequence[Told]) -> bool:
-    side = "sell" if quantity > 0.0 else "buy"
-    closing = sum(o.quantity - o.filled for o in orders if (o.symbol, o.side, o.type) == (symbol, side, "market"))
-    return closing >= abs(quantity) - QUANTITY_EPSILON

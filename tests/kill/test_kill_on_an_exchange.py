@@ -13,8 +13,8 @@ from kill_stage import REASON, KillStage, entries, served, status_of
 
 from engine.config import load_config
 from engine.errors import BrokerError, RiskHalt
-from engine.kill import _Notes
 from engine.live.journal import FILE
+from engine.live.kill_notes import KillNotes
 from engine.live.rest import AccountLock
 from engine.live.switch import Switch
 from engine.twin import twin
@@ -149,14 +149,14 @@ def test_a_kill_that_is_cut_off_is_gone_on_with(
     class CutOff(BaseException):
         pass
 
-    def cut(notes: _Notes, closings: Any) -> None:
+    def cut(notes: KillNotes, closings: Any) -> None:
         if after == "intend":
             intend(notes, closings)
         raise CutOff
 
-    intend = _Notes.intend
+    intend = KillNotes.intend
     with monkeypatch.context() as patch:
-        patch.setattr(_Notes, after, cut)
+        patch.setattr(KillNotes, after, cut)
         with pytest.raises(CutOff):
             exchange.kill()
     assert exchange.closings() == ([] if after == "intend" else BOTH)
