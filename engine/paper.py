@@ -167,6 +167,7 @@ def _begun(session: Session, root: Path, now: datetime) -> Earlier:
         "strategy_hash": prepared.strategy.source_hash,
         "bundle": None if prepared.forecaster is None else prepared.forecaster.bundle.path.name,
         "hashes": {"config": digest(dump(config))},
+        "folder": str(config.folder.resolve()),  # where the keys are found again
         "symbols": list(history.symbols),
         "source": bars.source,
         "timeframe": bars.timeframe,

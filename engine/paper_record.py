@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # What the manifest says from the start.
-_KEPT = ("mode", "journal", "account", "strategy", "strategy_hash", "preparation")
+_KEPT = ("mode", "journal", "account", "folder", "strategy", "strategy_hash", "preparation")
 
 
 def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:

@@ -25,7 +25,7 @@ from engine.live.run import REPLAY, LiveRun, Plan
 from engine.live.sources import Arrived, LockStep, Source
 from engine.live.status import Status
 from engine.live.switch import Switch
-from engine.live.verifier import Verifier
+from engine.live.verifier import Gap, Verifier
 from engine.notices import Notifier
 from engine.paper_record import seen_bars
 from engine.paper_stage import Stage
@@ -34,6 +34,8 @@ from engine.preparation import Prepared
 OnStatus = Callable[[Callable[[], Status]], None]
 """Called after each step with a function that gives the picture of the run, for whoever watches."""
 
+# How often a difference is looked at before it counts, where the market does not wait.
+_LOOKS, _LOOK_SECONDS = 4, 0.5
 _COMPLETED, _STOPPED, _HALTED = "completed", "stopped", "halted"
 
 
@@ -73,6 +75,7 @@ class PaperRun:
         log = _Announcing(journal, session.notifier, folder.name)
         self._retrace = Retrace(entries, Present(steps=self._steps, desk=self._desk, log=log))
         self._goes_on = bool(entries)
+        self._desk.held = "the account has not been compared with the journal yet" if entries else ""
         self._reconnects = 0
         self._verifier = Verifier(
             connection,
@@ -143,24 +146,36 @@ class PaperRun:
         clock = live.time or int(self._journal.about["opening"])
         source = stage.source(live, self._journal, self._known, clock, self._look)
         if self._goes_on:
-            self._desk.held = "the account has not been compared with the journal yet"
             self._journal.write("resumed", steps=self.resumed)
-            yield from self._missed(source)
-            self._verifier.reconcile(live, self._journal, accept=self._session.accept_broker)
+            yield from self._caught_up(source)
             self._desk.held = ""
             if live.venue.has_outgoing:
                 yield self._nothing()
         yield from source
 
-    def _missed(self, source: Source) -> Iterator[Arrived]:
-        """What became of our orders while nobody looked; of a lock-step exchange the steps that it has gone on."""
-        live = self._live
-        with suppress(NoAnswer):  # reconciling insists
-            self._desk.catch_up(live.venue.waiting)
-        if isinstance(source, LockStep):
-            yield from source.missed()
-        elif live.time:
-            yield self._nothing()
+    def _caught_up(self, source: Source) -> Iterator[Arrived]:
+        """What happened while nobody looked, until nothing in the account is unexplained, or a person accepts it.
+
+        Where the market does not wait, a fill may be on its way, and be known to one of the broker's answers only: it
+        is looked again.
+        """
+        live, stage, verifier = self._live, self._stage, self._verifier
+        wrong: list[Gap] = []
+        for look in range(_LOOKS if stage.real_time else 1):
+            if look:
+                stage.connection.inbox.wait(lambda: False, _LOOK_SECONDS)
+            with suppress(NoAnswer):  # comparing insists
+                self._desk.catch_up(live.venue.waiting)
+            if isinstance(source, LockStep):
+                yield from source.missed()
+            if live.time and (stage.real_time or stage.connection.inbox.has_updates):
+                yield self._nothing()
+            if stage.connection.inbox.has_updates:  # of orders that turned out to be there
+                yield self._nothing()
+            wrong = verifier.differences(live, self._journal)
+            if not wrong:
+                break
+        verifier.reconcile(live, self._journal, wrong, accept=self._session.accept_broker)
 
     def _nothing(self) -> Arrived:
         return Arrived(self._live.time, {}, False, time.monotonic_ns())

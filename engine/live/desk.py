@@ -35,6 +35,9 @@ from engine.trading.orders import BUY, Order
 # Events after which nothing more comes for an order.
 ENDED = frozenset({"fill", "canceled", "expired", "rejected", "replaced"})
 
+# Why an order is given up that would open a position too late.
+LATE = "it had not reached the broker when its bar was over"
+
 _EVENTS = {
     "filled": "fill",
     "canceled": "canceled",
@@ -74,14 +77,14 @@ class _NotThere(Exception):
 class Desk(Protocol):
     """What our picture of the account needs of the broker behind it."""
 
-    def send(
-        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
-    ) -> Receipt:
+    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
         """Send an order with its legs; a ``TurnedDown`` when the broker does not take it.
 
-        ``doubtful``: it may be at the broker already, and is looked for first. ``late``: where it is not there, its
-        time has passed, and it is turned down. A ``NoAnswer`` when the broker says nothing: it is asked again later.
+        A ``NoAnswer`` when the broker does not say whether it has: it may be there, and is to be looked for.
         """
+
+    def find(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt | None:
+        """An order that may be there; None where it is not, and a ``NoAnswer`` when the broker says nothing."""
 
     def withdraw(self, remote_id: str) -> None:
         """Ask for the end of an order, and wait until it is known how it ended; a ``NoAnswer`` where it is not."""
@@ -113,28 +116,23 @@ class AlpacaDesk:
         messages = self._inbox.take_updates()
         return sorted(messages, key=_moment) if len(messages) > 1 else messages
 
-    def send(
-        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
-    ) -> Receipt:
-        """Send an order; where no answer comes, it is looked up by its client order id before it is sent again.
+    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
+        """Send an order; where no answer comes, it is looked for by its client order id before it is sent again.
 
         Raises:
-            TurnedDown: the broker does not take it, or it is ``late`` and was never there.
+            TurnedDown: the broker does not take it.
             NoAnswer: nothing goes out for now, or the broker does not say whether it has the order.
             BrokerError: it refuses the keys, or took the order without its legs.
         """
         if self.held:
             raise NoAnswer(self.held)
         request = _request(order, legs, client_id)
+        doubtful = False
         for pause in _AGAIN:
             try:
-                if doubtful:
-                    try:
-                        found = self._patiently(lambda: self._client.get_order_by_client_id(client_id))
-                        return self._receipt(found, legs)
-                    except _NotThere:
-                        if late:
-                            raise TurnedDown("it had not reached the broker when its bar was over") from None
+                found = self._looked_up(legs, client_id) if doubtful else None
+                if found is not None:
+                    return found
                 doubtful = True
                 return self._receipt(self._patiently(lambda: self._client.submit_order(request)), legs)
             except (_Silence, _NotThere):
@@ -142,6 +140,29 @@ class AlpacaDesk:
                 if self._inbox.stopped:
                     break
         raise NoAnswer(f"the broker does not say whether it has taken order {client_id}")
+
+    def find(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt | None:
+        """An order that may be there, by its client order id; None where the broker knows of none.
+
+        Raises:
+            NoAnswer: the broker does not say whether it has the order.
+            BrokerError: it refuses the keys, or took the order without its legs.
+        """
+        for pause in _AGAIN:
+            with contextlib.suppress(_Silence):
+                return self._looked_up(legs, client_id)
+            self._inbox.wait(lambda: False, pause)
+            if self._inbox.stopped:
+                break
+        raise NoAnswer(f"the broker does not say whether it has taken order {client_id}")
+
+    def _looked_up(self, legs: Sequence[Order], client_id: str) -> Receipt | None:
+        try:
+            return self._receipt(self._patiently(lambda: self._client.get_order_by_client_id(client_id)), legs)
+        except _NotThere:
+            return None
+        except TurnedDown as error:
+            raise _Silence from error
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """As ``_tried``, again after a while where there were too many requests."""

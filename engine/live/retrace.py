@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import DataError, NextbarError, StrategyError
-from engine.live.desk import Desk, Receipt, TurnedDown
+from engine.live.desk import LATE, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
 from engine.live.recorded import closings_of, trades_of
@@ -104,7 +104,6 @@ class Retrace:
     def __init__(self, entries: Sequence[Entry], present: Present | None = None) -> None:
         self._steps: list[_Step] = []
         self._before: list[Entry] = []
-        self._answers: dict[int, Entry] = {}
         self._refusals: dict[int, str] = {}
         self._ended = False
         for entry in entries:
@@ -139,8 +138,6 @@ class Retrace:
             self._steps[-1].taken.append([])
         elif entry.kind == "update" and self._steps:
             self._steps[-1].taken[-1].append(_update(body))
-        elif entry.kind in ("ack", "turned_down"):
-            self._answers[body["order"]] = entry
         elif entry.kind == "intent" and body["status"] == OrderStatus.REFUSED.value:
             self._refusals[body["order"]] = body["reason"]
         elif entry.kind in ("deferred", "withdrawal_failed"):
@@ -216,25 +213,47 @@ class Retrace:
         """Why this order was refused, or empty."""
         return self._refusals.get(order.id, "")
 
+    def is_late(self, order: Order) -> bool:
+        """Whether it was given up because its bar was over."""
+        return self._answers_next(order, "turned_down") and self._expected[0].body["reason"] == LATE
+
     # --- as a desk: the broker answers what it answered ------------------------------------------------------------
 
-    def send(
-        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
-    ) -> Receipt:
-        """The recorded answer."""
+    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
+        """The recorded answer, which is the next thing in the journal."""
         if self.over and self._after is not None:
-            self._wait_for_the_present()
-            return self._after.desk.send(order, legs, client_id, doubtful=doubtful, late=late)
+            return self._after.desk.send(order, legs, client_id)
         self._defer(order.id, None)
-        answer = self._answers.get(order.id)
-        if answer is None:
-            if self._after is not None:
-                self._go_on()
-                raise NoAnswer("the run was cut off before the broker's answer was known")
-            return Receipt(f"unanswered-{order.id}", tuple(f"unanswered-{leg.id}" for leg in legs))
-        if answer.kind == "turned_down":
-            raise TurnedDown(answer.body["reason"])
-        return Receipt(answer.body["broker_id"], tuple(answer.body["legs"]))
+        if self._answers_next(order, "turned_down"):
+            raise TurnedDown(self._expected[0].body["reason"])
+        if self._answers_next(order, "ack"):
+            return self._recorded_receipt()
+        if self._after is not None:
+            self._go_on()
+            raise NoAnswer("the run was cut off before the broker's answer was known")
+        return Receipt(f"unanswered-{order.id}", tuple(f"unanswered-{leg.id}" for leg in legs))
+
+    def find(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt | None:
+        """The order, if it was found then."""
+        if self.over and self._after is not None:
+            return self._after.desk.find(order, legs, client_id)
+        if self._answers_next(order, "ack"):
+            return self._recorded_receipt()
+        self._defer(order.id, None, finding=order.id)
+        if self._after is not None and not self._expected and not (self._now and self._now.deferred):
+            self._go_on()
+            raise NoAnswer("the run was cut off before it was known whether the broker had an order")
+        return None
+
+    def _answers_next(self, order: Order, kind: str) -> bool:
+        return bool(self._expected) and (self._expected[0].kind, self._expected[0].body.get("order")) == (
+            kind,
+            order.id,
+        )
+
+    def _recorded_receipt(self) -> Receipt:
+        body = self._expected[0].body
+        return Receipt(body["broker_id"], tuple(body["legs"]))
 
     def withdraw(self, remote_id: str) -> None:
         """What came of it is among the updates."""
@@ -252,12 +271,13 @@ class Retrace:
         if not self._begun:
             raise NoAnswer("the run was cut off, and does not go on yet")
 
-    def _defer(self, order: int | None, withdrawal: str | None) -> None:
-        """Where the broker did not answer the first time, it does not this time."""
+    def _defer(self, order: int | None, withdrawal: str | None, finding: int | None = None) -> None:
+        """Where nothing more could be sent the first time, nothing more is sent this time."""
         if self._now is None or not self._now.deferred:
             return
         body = self._now.deferred[0].body
-        if body["withdrawal"] == withdrawal and order in (None, body["order"]):
+        here = finding == body["finding"] and withdrawal == body["withdrawal"] and order in (None, body["order"])
+        if here if finding is None else finding == body["finding"]:
             self._now.deferred.popleft()
             raise NoAnswer(body["reason"])
 

@@ -51,6 +51,9 @@ class Past(Protocol):
     def refusal(self, order: Order) -> str:
         """Why a limit on the wall clock refused this order, or empty."""
 
+    def is_late(self, order: Order) -> bool:
+        """Whether this order was given up because its bar was over."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -113,6 +116,7 @@ class LiveRun:
         self._on_step = on_step
         self._check = check
         self._past = past
+        self._has_passed = is_late
         self._connections = connections
         self.steps = 0
         self.sent = self.filled = self.turned_down = 0
@@ -134,7 +138,7 @@ class LiveRun:
         self.broker = Broker(
             broker=plan.broker,
             risk=plan.risk,
-            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=self._may_open, is_late=is_late),
+            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=self._may_open, is_late=self._is_late),
             record=self._decided,
         )
         self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
@@ -365,6 +369,9 @@ class LiveRun:
         if waiting >= limit:
             return f"risk.max_orders_per_minute: {waiting} orders in the last minute, the limit is {limit}"
         return ""
+
+    def _is_late(self, order: Order) -> bool:
+        return self._has_passed(order) if self._past is None or self._past.over else self._past.is_late(order)
 
     def check_feed(self, *, silent_seconds: float, is_open: bool) -> None:
         """Halt when the market is open and no bar has come for longer than ``risk.stale_seconds``."""

@@ -17,7 +17,7 @@ from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol
 
 from engine.errors import BrokerError
-from engine.live.desk import ENDED, Desk, Receipt, TurnedDown
+from engine.live.desk import ENDED, LATE, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.rest import NoAnswer
 from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
@@ -157,28 +157,57 @@ class LiveVenue(Venue):
                 self.log.write("withdrawal", order=action.order.id, broker_id=self._ids.get(action.order.id))
         self.log.commit(durable=True)
         sent = 0
+        # All that may be there already is looked for, before anything else goes out.
+        for action in actions:
+            if isinstance(action, Order) and action.id in self._doubtful and action.parent is None:
+                try:
+                    sent += self._found(action, bundles.get(action.id, []))
+                except NoAnswer as error:
+                    self._defer(actions, str(error), finding=action.id)
+                    actions = []
+                    break
         for position, action in enumerate(actions):
             try:
                 if isinstance(action, _Withdrawal):
                     self._withdraw(action.order, time, insist=insist)
-                elif action.parent is None and (
-                    (action.alive and not self._overtaken(action)) or action.id in self._doubtful
-                ):
-                    sent += self._send(action, bundles.get(action.id, []), time)
+                elif action.parent is None and self._still_wanted(action):
+                    sent += self._send(action, bundles.get(action.id, []))
             except NoAnswer as error:
                 self._defer(actions[position:], str(error))
                 break
         self.log.commit()
         return sent
 
-    def _defer(self, actions: list[Order | _Withdrawal], reason: str) -> None:
+    def _found(self, order: Order, legs: list[Order]) -> bool:
+        """Look for an order that the broker may have; whether it does. What it does not have is not doubtful any more.
+
+        One that opens a position and whose time is over is given up then.
+        """
+        receipt = self.desk.find(order, legs, self.client_id(order))
+        if receipt is not None:
+            self._acknowledge(order, legs, receipt)
+            # What was told of it before we knew that it is ours was left alone.
+            with suppress(NoAnswer):
+                self.desk.catch_up([receipt.id, *receipt.legs])
+            return True
+        self._doubtful -= {order.id, *(leg.id for leg in legs)}
+        if order.alive and not order.closing and self.is_late(order):
+            self._turn_down(order, LATE)
+        return False
+
+    def _still_wanted(self, order: Order) -> bool:
+        """Whether an order is to be sent: alive, not overtaken, and not known to be there."""
+        return order.alive and order.id not in self._ids and not self._overtaken(order)
+
+    def _defer(self, actions: Sequence[Order | _Withdrawal], reason: str, *, finding: int | None = None) -> None:
         """Keep for the next time what could not be sent; what of it has reached the broker is not known."""
         first = actions[0]
-        order, remote = (first, None) if isinstance(first, Order) else (first.order, self._ids[first.order.id])
-        self.log.write("deferred", order=order.id, withdrawal=remote, reason=reason)
+        order, remote = (first, None) if isinstance(first, Order) else (first.order, self._ids.get(first.order.id))
+        self.log.write("deferred", order=order.id, withdrawal=remote, finding=finding, reason=reason)
         self.deferred = reason
-        self._outbox += actions  # after the withdrawals that have failed: they hold what a close needs
-        self._doubtful |= {action.id for action in actions if isinstance(action, Order)}
+        kept = [action for action in actions if isinstance(action, _Withdrawal) or action.id not in self._ids]
+        self._outbox += kept  # after the withdrawals that have failed: they hold what a close needs
+        self._doubtful |= {action.id for action in kept if isinstance(action, Order)}
 
     def _withdraw(self, order: Order, time: int, *, insist: bool) -> None:
         if order.id not in self._ids:
@@ -201,29 +230,27 @@ class LiveVenue(Venue):
         self._told += self._end(order, OrderStatus.CANCELED, f"overtaken by a fill: {left:g} were left to close")
         return True
 
-    def _send(self, order: Order, legs: list[Order], time: int) -> bool:
-        doubtful = order.id in self._doubtful
-        late = doubtful and not (order.alive and (order.closing or not self.is_late(order)))
+    def _send(self, order: Order, legs: list[Order]) -> bool:
         try:
-            receipt = self.desk.send(order, legs, self.client_id(order), doubtful=doubtful, late=late)
+            receipt = self.desk.send(order, legs, self.client_id(order))
         except TurnedDown as error:
-            self._doubtful.discard(order.id)
-            self.log.write("turned_down", order=order.id, reason=str(error))
-            if order.alive:
-                self._told += self._end(order, OrderStatus.REJECTED, f"turned down by the broker: {error}")
+            self._turn_down(order, str(error))
             return False
-        self._doubtful.discard(order.id)
+        self._acknowledge(order, legs, receipt)
+        return True
+
+    def _turn_down(self, order: Order, reason: str) -> None:
+        self.log.write("turned_down", order=order.id, reason=reason)
+        self._told += self._end(order, OrderStatus.REJECTED, f"turned down by the broker: {reason}")
+
+    def _acknowledge(self, order: Order, legs: list[Order], receipt: Receipt) -> None:
+        self._doubtful -= {order.id, *(leg.id for leg in legs)}
         self._sent[order.id] = self.clock()
         self._learn(order, legs, receipt)
         self.log.write("ack", order=order.id, broker_id=receipt.id, legs=list(receipt.legs))
-        if doubtful:
-            # What was told of it before we knew that it is ours was left alone.
-            with suppress(NoAnswer):
-                self.desk.catch_up([receipt.id, *receipt.legs])
         # What was cancelled while it was doubtful; without its entry a leg ends by itself.
         gone = [leg for leg in legs if not leg.alive] if order.alive else [order]
         self._outbox += [_Withdrawal(other) for other in gone]
-        return True
 
     def _learn(self, order: Order, legs: list[Order], receipt: Receipt) -> None:
         for own, remote in zip((order, *legs), (receipt.id, *receipt.legs), strict=True):

@@ -27,8 +27,7 @@ _ROUNDING = 0.005
 _SAME_QUANTITY = 1e-6
 # By which part average prices may differ.
 _SAME_PRICE = 1e-4
-# How often a difference is looked at again before it counts, where a run goes on; and a broker that does not answer.
-_LOOKS, _LOOK_SECONDS = 4, 0.5
+# How often a broker that does not answer is asked again before a run goes on.
 _ASKS, _ASK_SECONDS = 40, 0.5
 
 
@@ -226,21 +225,29 @@ class Verifier:
             self._reason = f"the account differs from our ledger: {said}" if wrong else ""
         run.pause("account", self._reason)
 
-    def reconcile(self, run: LiveRun, journal: Journal, *, accept: bool) -> None:
+    def differences(self, run: LiveRun, journal: Journal) -> list[Gap]:
+        """What of the account is not as the journal says, and stops trading; it insists on an answer.
+
+        Raises:
+            NoAnswer: the broker says nothing, for long.
+        """
+        return [gap for gap in self._patiently(lambda: self._compared(run, journal)) if gap.stops]
+
+    def reconcile(self, run: LiveRun, journal: Journal, wrong: Sequence[Gap], *, accept: bool) -> None:
         """Before a run goes on: nothing is sent unless the account is what the journal says, or a person accepts it.
 
         Args:
+            wrong: what differs.
             accept: the broker is right: what it holds is booked, what it has no more is given up, and what it has of
                 this run and nobody knows of is cancelled.
 
         Raises:
             BrokerError: they differ; names what, with both figures. A ``NoAnswer`` where the broker says nothing.
         """
-        wrong = self._lasting(run, journal)
         if wrong and accept:
             self._accept(run, journal, wrong)
-            # What was cancelled for it is no order of ours any more.
-            wrong = [gap for gap in self._lasting(run, journal) if gap.name not in run.venue.at_broker]
+            # What is not there any more is an order of ours until its end is booked.
+            wrong = [gap for gap in self.differences(run, journal) if gap.name not in run.venue.at_broker]
         if wrong:
             raise BrokerError(
                 "nothing was sent, because the account is not what the journal says: "
@@ -248,17 +255,6 @@ class Verifier:
                 "again with --accept-broker, which books what the broker says"
             )
         run.pause("account", "")
-
-    def _lasting(self, run: LiveRun, journal: Journal) -> list[Gap]:
-        """What differs at several looks: a fill may be on its way, and be known to one of the answers only."""
-        wrong: list[Gap] = []
-        for look in range(_LOOKS):
-            if look:
-                self._connection.inbox.wait(lambda: False, _LOOK_SECONDS)
-            wrong = [gap for gap in self._patiently(lambda: self._compared(run, journal)) if gap.stops]
-            if not wrong:
-                break
-        return wrong
 
     def _accept(self, run: LiveRun, journal: Journal, wrong: Sequence[Gap]) -> None:
         account = self._patiently(self._connection.holdings)
