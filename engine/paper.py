@@ -113,13 +113,14 @@ def _trade(session: Session, earlier: Earlier | None, *, root: Path, now: dateti
     journal = Journal.open(
         folder / FILE, {"id": manifest["journal"], "run": folder.name, "cash": cash, "opening": stage.clock}
     )
-    run = PaperRun(session, folder, manifest, journal)
     try:
+        run = PaperRun(session, folder, manifest, journal)
         if earlier is not None:
             close_run(folder, RUNNING)
         how = run.trade()
     except BaseException as error:
         # The failure is what is told: what can be reported beside it is, and what cannot is left.
+        journal.drop()
         with suppress(NextbarError):
             _end(journal, _FAILED, f"{type(error).__name__}: {error}")
             _finished(folder, prepared, _FAILED)

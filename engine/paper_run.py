@@ -149,6 +149,7 @@ class PaperRun:
             self._journal.write("resumed", steps=self.resumed)
             yield from self._caught_up(source)
             self._desk.held = ""
+            self._look()  # what a person has said meanwhile comes before what was to be sent
             if live.venue.has_outgoing:
                 yield self._nothing()
         yield from source

@@ -317,6 +317,8 @@ class Broker(bt.BrokerBase):
     def _report(self, events: list[Event], now: float) -> None:
         """Tell backtrader's orders what happened to ours."""
         last = {order.id: position for position, (order, _) in enumerate(events)}
+        # An order carries its present status: of several fills the last one completes it.
+        last_fill = {order.id: position for position, (order, fill) in enumerate(events) if fill is not None}
         for position, (order, fill) in enumerate(events):
             shown = self._shown.get(order.id)
             if shown is None:
@@ -325,10 +327,11 @@ class Broker(bt.BrokerBase):
                     self._take_position(fill.symbol)
                 continue
             if fill is not None:
-                self._execute(shown, order, fill, now)
+                completes = order.status is OrderStatus.FILLED and last_fill[order.id] == position
+                self._execute(shown, fill, now, completes=completes)
                 self._notify(shown)
             if order.status is OrderStatus.FILLED or last[order.id] != position:
-                # An order carries its present status: one that woke and ended in this bar is told of once, at its end.
+                # So one that woke and ended in this bar is told of once, at its end.
                 continue
             if order.status is OrderStatus.ACCEPTED:
                 shown.activate()
@@ -344,7 +347,7 @@ class Broker(bt.BrokerBase):
             if not order.alive:
                 self._shown.pop(order.id, None)
 
-    def _execute(self, shown: Any, order: Order, fill: Fill, now: float) -> None:
+    def _execute(self, shown: Any, fill: Fill, now: float, *, completes: bool) -> None:
         before, average = self._held.get(fill.symbol, (0.0, 0.0))
         held = self._take_position(fill.symbol)
         signed = fill.signed_quantity
@@ -357,7 +360,7 @@ class Broker(bt.BrokerBase):
             opened, abs(opened) * fill.price, fill.commission * (1.0 - closed_part),
             None, -closed * (fill.price - average), *held,
         )  # fmt: skip
-        if order.status is OrderStatus.FILLED:
+        if completes:
             # Floats may leave a rest of 1e-17: the venue's word counts.
             shown.completed()
 

@@ -82,6 +82,11 @@ class Connection:
         self._lock = AccountLock(f"{credentials.trading_url or ''} {credentials.key}", credentials.masked)
 
     @property
+    def local(self) -> bool:
+        """Whether it is an exchange on this machine."""
+        return self._credentials.local
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """The symbols that are traded."""
         return tuple(sorted(self._config.data.symbols))

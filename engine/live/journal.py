@@ -83,7 +83,7 @@ class Journal:
         self._lock: int | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._pending: list[tuple[int, int, str, str, int]] = []
-        self._number, self._crc = 0, self._seed
+        self._number, self._crc = self._kept = (0, self._seed)
         self._synced = False
         self._touched = 0
         self._ballast = Ballast(path.with_suffix(".ballast"))
@@ -141,7 +141,7 @@ class Journal:
             journal = cls(connection, path, identity=about.get("id"))
             with Read(path):
                 for row in journal._rows():
-                    journal._number, journal._crc = row[0], row[4]
+                    journal._number, journal._crc = journal._kept = (row[0], row[4])
             with Written(path):
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -210,6 +210,11 @@ class Journal:
                     raise
                 self._insert(durable=durable)
 
+    def drop(self) -> None:
+        """Forget what was written since the last commit: a step that did not come to its end has not happened."""
+        self._pending.clear()
+        self._number, self._crc = self._kept
+
     def _insert(self, *, durable: bool) -> None:
         # The level of safety belongs to the connection, and changes only between transactions. A sync covers what
         # earlier transactions left to the system, too.
@@ -227,6 +232,7 @@ class Journal:
             if durable:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
         self._pending.clear()
+        self._kept = (self._number, self._crc)
         self._synced = durable
 
     def _fill(self) -> None:

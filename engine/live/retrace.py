@@ -105,7 +105,9 @@ class Retrace:
         self._steps: list[_Step] = []
         self._before: list[Entry] = []
         self._refusals: dict[int, str] = {}
-        self._ended = False
+        self._ended = self._stops = False
+        # The first order that the strategy gave, or took back, in its stop().
+        self._farewell = 0
         for entry in entries:
             try:
                 self._sort(entry)
@@ -118,6 +120,11 @@ class Retrace:
         # With the last news a run ends by itself, after the strategy's stop().
         closes = present is None and self._ended and bool(self._steps) and not self._steps[-1].arrived.bars
         self._closing = self._steps[-1] if closes else None
+        if present is not None and self._farewell:
+            raise NextbarError(
+                f"the strategy gave orders in its stop(), when the run was stopped (entry {self._farewell}): it cannot "
+                "go on as if it had not; close its positions with nextbar kill, and begin another run with --new"
+            )
         self.over = present is not None and not entries
         # Whether the present's steps have begun; what the last recorded step has left to send waits for them.
         self._begun = False
@@ -138,8 +145,13 @@ class Retrace:
             self._steps[-1].taken.append([])
         elif entry.kind == "update" and self._steps:
             self._steps[-1].taken[-1].append(_update(body))
-        elif entry.kind == "intent" and body["status"] == OrderStatus.REFUSED.value:
-            self._refusals[body["order"]] = body["reason"]
+        elif entry.kind in ("intent", "withdrawal"):
+            if self._stops and not self._farewell:
+                self._farewell = entry.number
+            if body.get("status") == OrderStatus.REFUSED.value:
+                self._refusals[body["order"]] = body["reason"]
+        elif entry.kind in ("stopping", "resumed"):
+            self._stops = entry.kind == "stopping"
         elif entry.kind in ("deferred", "withdrawal_failed"):
             self._steps[-1].deferred.append(entry)
         elif entry.kind in _OUTSIDE or (entry.kind == "halt" and body.get("outside")):

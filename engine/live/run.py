@@ -218,7 +218,8 @@ class LiveRun:
             elif self._time:
                 self._settle()
             if self._ends_when_halted and self.halted and self._flat():
-                return
+                break
+        self._log.write("stopping")
 
     def _settle(self) -> None:
         """Book what the broker has told, without a bar: a mute feed must not keep a halted run from ending."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from engine.config import load_config
 from engine.errors import BrokerError, DataError, NextbarError, RiskHalt, StorageError
@@ -214,3 +217,23 @@ def _full_after(commit: Any, count: int) -> Any:
             self.full = "the disk is full: here; free some space"
 
     return full
+
+
+def test_a_strategy_that_gives_orders_when_it_is_stopped_cannot_go_on(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text(
+        "import backtrader as bt\n\n\nclass Leaves(bt.Strategy):\n"
+        "    def next(self):\n        if len(self) == 8:\n            self.buy(size=1)\n\n"
+        "    def stop(self):\n        self.close()\n"
+    )
+    config = {**DAILY, "strategy": {"kind": "./leaves.py:Leaves"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    stopped: list[Any] = []
+
+    def stop(picture: Any) -> None:
+        stopped.append(picture)
+        if len(stopped) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert go_on(tmp_path, on_status=stop).status == "stopped"
+    with pytest.raises(NextbarError, match=r"gave orders in its stop\(\).*nextbar kill.*--new"):
+        go_on(tmp_path)
