@@ -48,7 +48,7 @@ bench: $(READY) .venv-bench/.ready  ## Measure against peers, side by side
 	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
 
-soak: $(READY)  ## Run the heavy tests: a replay of 200,000 bars, random replays, training on two devices
+soak: $(READY)  ## Run the heavy tests: replays killed and disturbed by the thousand, one of 200,000 bars, training on two devices
 	$(BIN)/python -m pytest -m soak
 
 clean:  ## Remove environments and caches; runs and bundles stay

@@ -68,7 +68,7 @@ def load_credentials(environment: Mapping[str, str] | None = None, *, folder: Pa
         BrokerError: no keys, or such as cannot be keys; an endpoint that is neither Alpaca's paper trading nor this
             machine. Names the variables, never their values.
     """
-    values = {**_read_dotenv(folder), **(os.environ if environment is None else environment)}
+    values = {**read_dotenv(folder), **(os.environ if environment is None else environment)}
     key, secret = values.get(KEY, "").strip(), values.get(SECRET, "").strip()
     if not key or not secret:
         missing = " and ".join(name for name, value in ((KEY, key), (SECRET, secret)) if not value)
@@ -95,11 +95,11 @@ def load_credentials(environment: Mapping[str, str] | None = None, *, folder: Pa
 
 def find_credentials(folder: Path, environment: Mapping[str, str] | None = None) -> Credentials:
     """As ``load_credentials``, with the ``.env`` of the working folder, or else that of the run file's ``folder``."""
-    named = (place for place in (Path(), folder) if {KEY, SECRET, ENDPOINT} & _read_dotenv(place).keys())
+    named = (place for place in (Path(), folder) if {KEY, SECRET, ENDPOINT} & read_dotenv(place).keys())
     return load_credentials(environment, folder=next(named, folder))
 
 
-def _read_dotenv(folder: Path) -> dict[str, str]:
+def read_dotenv(folder: Path) -> dict[str, str]:
     path = folder / DOTENV
     try:
         # Taken literally: a $ in a secret is a $. Windows' editors put a mark before the first line (-sig).

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.checks import Check, Question, Skipped
 from engine.config import RunConfig, load_config
-from engine.credentials import DOTENV, ENDPOINT, KEY, SECRET, Credentials, _read_dotenv, find_credentials
+from engine.credentials import DOTENV, ENDPOINT, KEY, SECRET, Credentials, read_dotenv, find_credentials
 from engine.data.alpaca import DEFAULT_FEED
 from engine.errors import BrokerError, ConfigError, NextbarError
 from engine.machine import machine_questions
@@ -182,7 +182,7 @@ def _credentials(examination: _Examination, folder: Path, environment: Mapping[s
 def _places(folder: Path, environment: Mapping[str, str]) -> dict[str, list[str]]:
     """What is set, by where it is from: the environment, or else the one file that ``find_credentials`` reads."""
     names = (KEY, SECRET, ENDPOINT)
-    files = [(place, _read_dotenv(place)) for place in (Path(), folder)]
+    files = [(place, read_dotenv(place)) for place in (Path(), folder)]
     place, values = next((file for file in files if {*names} & file[1].keys()), files[1])
     in_file = [name for name in names if values.get(name) and name not in environment]
     found = {"the environment": [name for name in names if environment.get(name)], str(place / DOTENV): in_file}

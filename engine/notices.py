@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from engine.credentials import DOTENV, _read_dotenv
+from engine.credentials import DOTENV, read_dotenv
 from engine.errors import BrokerError, ConfigError
 
 NOTIFY = "NEXTBAR_NOTIFY"
@@ -192,7 +192,7 @@ def notify_urls(folder: Path = Path(), environment: Mapping[str, str] | None = N
     text = (os.environ if environment is None else environment).get(NOTIFY)
     try:
         for place in (Path(), folder):
-            text = _read_dotenv(place).get(NOTIFY) if text is None else text
+            text = read_dotenv(place).get(NOTIFY) if text is None else text
     except BrokerError:
         raise ConfigError(f"{NOTIFY}: the {DOTENV} file could not be read; expected UTF-8 text") from None
     return tuple(url for url in _BETWEEN.split((text or "").strip().strip(",")) if url)
