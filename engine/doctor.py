@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.checks import Check, Question, Skipped
 from engine.config import RunConfig, load_config
-from engine.credentials import DOTENV, ENDPOINT, KEY, SECRET, Credentials, read_dotenv, find_credentials
+from engine.credentials import DOTENV, ENDPOINT, KEY, SECRET, Credentials, find_credentials, read_dotenv
 from engine.data.alpaca import DEFAULT_FEED
 from engine.errors import BrokerError, ConfigError, NextbarError
 from engine.machine import machine_questions

@@ -27,7 +27,7 @@ from engine.data.bars import COLUMNS, Bars
 from engine.data.calendars import session_number
 from engine.live.desk import Desk
 from engine.live.sources import Arrived, Source
-from engine.live.status import Forecasted, Held, OpenOrder, Status
+from engine.live.status import Followed, Status, held_of, open_order
 from engine.live.venue import LiveVenue, Log, order_fields
 from engine.trading.orders import SIDE_NAMES, Order, OrderStatus
 
@@ -128,8 +128,7 @@ class LiveRun:
         self._closes: dict[str, float] = {
             symbol: float(frame["close"].iloc[-1]) for symbol, frame in plan.history.frames.items() if len(frame)
         }
-        self._pending: dict[str, deque[Forecasted]] = {}
-        self._came: dict[str, tuple[Forecasted, float]] = {}
+        self._followed = Followed()
         self._time = 0
         self._session = 0
         self._session_equity = self._last_equity = self._peak = plan.broker.cash
@@ -310,27 +309,11 @@ class LiveRun:
             if getattr(indicator, "features", None) is not None:
                 features[symbol] = indicator.features
             if not math.isnan(values[0]):
-                self._follow(symbol, indicator.forecaster.horizon, values, arrived)
+                self._followed.take(
+                    symbol, indicator.forecaster.horizon, values, time=arrived.time, close=self._closes[symbol]
+                )
         if made:
             self._log.write("forecast", time=arrived.time, lines=made, features=features)
-
-    def _follow(self, symbol: str, horizon: int, values: list[float], arrived: Arrived) -> None:
-        """Keep the forecast until its bars have passed, and then beside what came."""
-        pending = self._pending.setdefault(symbol, deque(maxlen=horizon + 1))
-        close = self._closes[symbol]
-        if len(pending) >= horizon:
-            earlier = pending[-horizon]
-            self._came[symbol] = (earlier, math.log(close / earlier.price))
-        pending.append(
-            Forecasted(
-                made=arrived.time,
-                forecast=values[0],
-                lower=values[1],
-                upper=values[2],
-                horizon=horizon,
-                price=close,
-            )
-        )
 
     def _close_orders(self) -> None:
         """Write how the orders ended that have ended since the last step."""
@@ -442,18 +425,10 @@ class LiveRun:
             step=self.steps,
             time=self._time,
             closes=dict(self._closes),
-            forecasts={symbol: pending[-1] for symbol, pending in self._pending.items()},
-            came=dict(self._came),
-            positions={
-                symbol: Held(
-                    quantity=position.quantity,
-                    average_price=position.average_price,
-                    price=self._closes.get(symbol, math.nan),
-                )
-                for symbol, position in sorted(ledger.positions.items())
-                if position.quantity
-            },
-            orders=tuple(_open(order) for order in self._alive.values() if order.alive),
+            forecasts=self._followed.newest,
+            came=dict(self._followed.came),
+            positions=held_of(ledger.positions, self._closes),
+            orders=tuple(open_order(order) for order in self._alive.values() if order.alive),
             equity=self._last_equity,
             starting_equity=self._plan.broker.cash,
             peak_equity=self._peak,
@@ -470,16 +445,3 @@ class LiveRun:
             paused=self.paused,
             log=tuple(self.events),
         )
-
-
-def _open(order: Order) -> OpenOrder:
-    prices = [(f"limit {order.limit_price:g}", order.limit_price), (f"stop {order.stop_price:g}", order.stop_price)]
-    return OpenOrder(
-        number=order.id,
-        symbol=order.symbol,
-        side=SIDE_NAMES[order.side],
-        quantity=order.remaining if math.isfinite(order.remaining) else order.quantity,
-        type=order.type,
-        prices=", ".join(text for text, price in prices if not math.isnan(price)),
-        decided=order.decided,
-    )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from engine.trading.ledger import Position
+from engine.trading.orders import SIDE_NAMES, Order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +100,56 @@ class Status:
     halted: str
     paused: str = ""
     log: tuple[str, ...] = field(default=())
+
+
+class Followed:
+    """Forecasts until their bars have passed, and then beside what came.
+
+    Attributes:
+        came: symbol -> (an earlier forecast whose bars have passed, the log return that came).
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[str, deque[Forecasted]] = {}
+        self.came: dict[str, tuple[Forecasted, float]] = {}
+
+    @property
+    def newest(self) -> dict[str, Forecasted]:
+        """Symbol -> the newest forecast."""
+        return {symbol: pending[-1] for symbol, pending in self._pending.items()}
+
+    def take(self, symbol: str, horizon: int, values: Sequence[float], *, time: int, close: float) -> None:
+        """Take a symbol's forecast, lower and upper, made at a bar's end (UTC ns) and its close."""
+        pending = self._pending.setdefault(symbol, deque(maxlen=horizon + 1))
+        if len(pending) >= horizon:
+            earlier = pending[-horizon]
+            self.came[symbol] = (earlier, math.log(close / earlier.price))
+        forecast, lower, upper = values[:3]
+        pending.append(Forecasted(made=time, forecast=forecast, lower=lower, upper=upper, horizon=horizon, price=close))
+
+
+def held_of(positions: Mapping[str, Position], closes: Mapping[str, float]) -> dict[str, Held]:
+    """What is held, by symbol."""
+    return {
+        symbol: Held(
+            quantity=position.quantity,
+            average_price=position.average_price,
+            price=closes.get(symbol, math.nan),
+        )
+        for symbol, position in sorted(positions.items())
+        if position.quantity
+    }
+
+
+def open_order(order: Order) -> OpenOrder:
+    """An order that waits."""
+    prices = [(f"limit {order.limit_price:g}", order.limit_price), (f"stop {order.stop_price:g}", order.stop_price)]
+    return OpenOrder(
+        number=order.id,
+        symbol=order.symbol,
+        side=SIDE_NAMES[order.side],
+        quantity=order.remaining if math.isfinite(order.remaining) else order.quantity,
+        type=order.type,
+        prices=", ".join(text for text, price in prices if not math.isnan(price)),
+        decided=order.decided,
+    )
