@@ -185,6 +185,8 @@ class LiveVenue(Venue):
         """
         receipt = self.desk.find(order, legs, self.client_id(order))
         if receipt is not None:
+            if order.alive:
+                self._overtaken(order)  # it is cancelled where it is
             self._acknowledge(order, legs, receipt)
             # What was told of it before we knew that it is ours was left alone.
             with suppress(NoAnswer):

@@ -140,7 +140,7 @@ class MemoryDesk:
     Attributes:
         faults: what becomes of the next requests, by which orders are sent, looked for or cancelled: ``""`` (they are
             answered), ``lost`` (they do not reach the broker) or ``taken`` (they do, and the answer is lost).
-        asked: (client id, doubtful, late) of every order that was to be sent, however often.
+        asked: (``send`` or ``find``, client id) of every order that was to be sent or looked for, however often.
         sent: the orders that have reached the broker.
         caught_up: what it was asked for by ``catch_up``.
     """
@@ -148,7 +148,7 @@ class MemoryDesk:
     def __init__(self, log: list[Any] | None = None) -> None:
         self.log = [] if log is None else log
         self.faults: deque[str] = deque()
-        self.asked: list[tuple[str, bool, bool]] = []
+        self.asked: list[tuple[str, str]] = []
         self.sent: list[tuple[Order, list[Order], str]] = []
         self.withdrawn: list[str] = []
         self.caught_up: list[list[str]] = []
@@ -158,25 +158,26 @@ class MemoryDesk:
         self._executed: dict[str, tuple[float, float]] = {}
         self._last: dict[str, dict[str, Any]] = {}
 
-    def send(
-        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
-    ) -> Receipt:
-        self.asked.append((client_id, doubtful, late))
+    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
+        self.asked.append(("send", client_id))
         fault = self._fault()
         if fault == "lost":
             raise NoAnswer("the broker says nothing")
-        if not (doubtful and client_id in self.known):
-            if doubtful and late:
-                raise TurnedDown("it was never there")
-            self.log.append(("sent", client_id))
-            if self.refuse:
-                raise TurnedDown(self.refuse)
-            assert client_id not in self.known, f"{client_id} was sent twice"
-            self.sent.append((order, list(legs), client_id))
-            self.known[client_id] = Receipt(f"r{order.id}", tuple(f"r{leg.id}" for leg in legs))
+        self.log.append(("sent", client_id))
+        if self.refuse:
+            raise TurnedDown(self.refuse)
+        assert client_id not in self.known, f"{client_id} was sent twice"
+        self.sent.append((order, list(legs), client_id))
+        self.known[client_id] = Receipt(f"r{order.id}", tuple(f"r{leg.id}" for leg in legs))
         if fault == "taken":
             raise NoAnswer("the broker says nothing")
         return self.known[client_id]
+
+    def find(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt | None:
+        self.asked.append(("find", client_id))
+        if self._fault():
+            raise NoAnswer("the broker says nothing")
+        return self.known.get(client_id)
 
     def withdraw(self, remote_id: str) -> None:
         fault = self._fault()

@@ -84,64 +84,100 @@ def test_an_order_that_nobody_answers_to_may_be_asked_for_later_and_is_named(
     with pytest.raises(NoAnswer, match="does not say whether it has taken order run-A-1"):
         desk.send(order(), [], "run-A-1")
     fake.faults.clear()
-    receipt = desk.send(order(), [], "run-A-1", doubtful=True)
+    assert desk.find(order(), [], "run-A-1") is None
+    receipt = desk.send(order(), [], "run-A-1")
     assert list(fake.orders) == [receipt.id]
 
 
 # --- orders that may be there already ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_doubtful_order_is_looked_up_by_its_client_id_before_anything_is_sent(
-    fake: FakeBroker, desk: AlpacaDesk, late: bool
+def test_a_doubtful_order_is_looked_up_by_its_client_id_and_nothing_is_sent(
+    fake: FakeBroker, desk: AlpacaDesk
 ) -> None:
     there = fake.take({"client_order_id": "run-A-1"})
     assert there is not None
-    assert desk.send(order(), [], "run-A-1", doubtful=True, late=late) == Receipt(there["id"], ())
+    assert desk.find(order(), [], "run-A-1") == Receipt(there["id"], ())
     ((_, path, query, _),) = fake.seen
     assert (path, query["client_order_id"]) == ("/v2/orders:by_client_order_id", ["run-A-1"])
 
 
-def test_a_doubtful_order_that_is_not_there_is_sent_unless_its_time_has_passed(
-    fake: FakeBroker, desk: AlpacaDesk
-) -> None:
-    with pytest.raises(TurnedDown, match="had not reached the broker when its bar was over"):
-        desk.send(order(), [], "run-A-1", doubtful=True, late=True)
+@pytest.mark.parametrize("with_legs", [True, False])
+def test_a_doubtful_bracket_is_found_with_its_legs(fake: FakeBroker, desk: AlpacaDesk, with_legs: bool) -> None:
+    fake.by_client_id_with_legs = with_legs
+    entry = order()
+    receipt = desk.send(entry, legs_of(entry), "run-A-1")
+    assert desk.find(entry, legs_of(entry), "run-A-1") == receipt
+    assert len(receipt.legs) == 2
+    assert len(fake.requests("POST")) == 1
+
+
+def test_a_doubtful_bracket_that_is_there_without_its_legs_is_an_error(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    assert fake.take({"client_order_id": "run-A-1"}) is not None
+    entry = order()
+    with pytest.raises(BrokerError, match="without its stop leg"):
+        desk.find(entry, legs_of(entry), "run-A-1")
+
+
+def test_a_doubtful_order_that_is_not_there_is_not_sent_by_looking_for_it(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    assert desk.find(order(), [], "run-A-1") is None
     assert fake.requests("POST") == []
-    receipt = desk.send(order(), [], "run-A-1", doubtful=True)
+    receipt = desk.send(order(), [], "run-A-1")
     assert list(fake.orders) == [receipt.id]
-    assert [method for method, _, _, _ in fake.seen] == ["GET", "GET", "POST"]
+    assert [method for method, _, _, _ in fake.seen] == ["GET", "POST"]
 
 
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("fault", ["500", "504", "reset", "mute", "garbage"])
-def test_a_doubtful_order_that_cannot_be_looked_up_is_neither_sent_nor_given_up(
-    fake: FakeBroker, desk: AlpacaDesk, fault: str, late: bool
+@pytest.mark.parametrize("fault", ["500", "504", "403", "422", "reset", "mute", "garbage"])
+def test_a_doubtful_order_that_cannot_be_looked_up_is_neither_there_nor_not(
+    fake: FakeBroker, desk: AlpacaDesk, fault: str
 ) -> None:
     fake.mute_seconds = 0.6
     fake.faults += [("GET", "/v2/orders:by", fault)] * 3
     with pytest.raises(NoAnswer):
-        desk.send(order(), [], "run-A-1", doubtful=True, late=late)
+        desk.find(order(), [], "run-A-1")
     assert fake.requests("POST") == []
+    assert len(fake.seen) == 3
+
+
+@pytest.mark.parametrize("fault", ["500", "403", "reset", "garbage", "429"])
+def test_a_search_that_fails_once_is_made_again(fake: FakeBroker, desk: AlpacaDesk, fault: str) -> None:
+    there = fake.take({"client_order_id": "run-A-1"})
+    assert there is not None
+    fake.faults.append(("GET", "/v2/orders:by", fault))
+    assert desk.find(order(), [], "run-A-1") == Receipt(there["id"], ())
+
+
+def test_a_search_ends_with_the_run(fake: FakeBroker, desk: AlpacaDesk, inbox: HastyInbox) -> None:
+    fake.faults += [("GET", "/v2/orders:by", "500")] * 3
+    inbox.stop()
+    with pytest.raises(NoAnswer):
+        desk.find(order(), [], "run-A-1")
+    assert len(fake.seen) <= 1
+
+
+def test_keys_that_are_refused_end_the_run_at_a_search_too(fake: FakeBroker, desk: AlpacaDesk) -> None:
+    fake.faults.append(("GET", "/v2/orders:by", "401"))
+    with pytest.raises(BrokerError, match="refuses the keys"):
+        desk.find(order(), [], "run-A-1")
 
 
 @pytest.mark.parametrize("fault", ["504", "504 after", "reset", "reset after", "mute after"])
 def test_a_doubtful_order_whose_second_sending_is_not_answered_is_there_once(
     fake: FakeBroker, desk: AlpacaDesk, fault: str
 ) -> None:
+    assert desk.find(order(), [], "run-A-1") is None
     fake.faults.append(("POST", "/v2/orders", fault))
-    receipt = desk.send(order(), [], "run-A-1", doubtful=True)
+    receipt = desk.send(order(), [], "run-A-1")
     assert list(fake.orders) == [receipt.id]
 
 
-def test_an_order_that_did_not_arrive_the_first_time_is_turned_down_where_it_is_late(
+def test_an_order_that_did_not_arrive_the_first_time_is_known_not_to_be_there(
     fake: FakeBroker, desk: AlpacaDesk
 ) -> None:
     fake.faults += [("POST", "/v2/orders", "reset")] + [("GET", "/v2/orders:by", "500")] * 2
     with pytest.raises(NoAnswer):
         desk.send(order(), [], "run-A-1")
-    with pytest.raises(TurnedDown):
-        desk.send(order(), [], "run-A-1", doubtful=True, late=True)
+    assert desk.find(order(), [], "run-A-1") is None
     assert fake.orders == {}
 
 
@@ -149,12 +185,13 @@ def test_while_it_is_held_nothing_goes_out_and_questions_do(fake: FakeBroker, de
     remote_id = sent(fake, desk)
     before = len(fake.seen)
     desk.held = "the account has not been compared"
-    for doubtful in (False, True):
-        with pytest.raises(NoAnswer, match="has not been compared"):
-            desk.send(order(), [], "run-A-2", doubtful=doubtful)
+    with pytest.raises(NoAnswer, match="has not been compared"):
+        desk.send(order(), [], "run-A-2")
     with pytest.raises(NoAnswer, match="has not been compared"):
         desk.withdraw(remote_id)
     assert len(fake.seen) == before
+    assert desk.find(order(), [], "run-A-2") is None
+    assert fake.requests("POST") == ["/v2/orders"]
     fake.orders[remote_id].update(status="filled", filled_qty="10", filled_avg_price="49")
     assert desk.catch_up([remote_id]) == 1
     desk.held = ""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import StorageError
+from engine.live.desk import LATE
 from engine.live.rest import NoAnswer
 from engine.live.venue import LiveVenue
 from engine.trading.costs import Costs
@@ -177,16 +178,19 @@ def test_an_order_that_nobody_answers_to_is_deferred_and_looked_for_before_it_is
     account.desk.faults.append(fault)
     order = account.sent()
     assert account.venue.deferred == "the broker says nothing"
-    assert account.log.of("deferred") == [{"order": 1, "withdrawal": None, "reason": "the broker says nothing"}]
+    silent = {"order": 1, "withdrawal": None, "finding": None, "reason": "the broker says nothing"}
+    assert account.log.of("deferred") == [silent]
     assert (order.status, account.venue.unsent, account.venue.waiting) == (OrderStatus.ACCEPTED, 1, [])
     assert account.venue.doubtful_ids == {account.venue.client_id(order)}
     assert account.venue.flush(DAY) == 1
     client_id = account.venue.client_id(order)
-    assert account.desk.asked == [(client_id, False, False), (client_id, True, False)]
+    again = [("send", client_id)] if fault == "lost" else []
+    assert account.desk.asked == [("send", client_id), ("find", client_id), *again]
     assert [kind for kind in account.log.kinds() if kind == "sent"] == ["sent"]
     assert account.log.of("ack") == [{"order": 1, "broker_id": "r1", "legs": []}]
     assert (account.venue.deferred, account.venue.has_outgoing, account.venue.doubtful_ids) == ("", False, frozenset())
-    assert account.desk.caught_up == [["r1"]]  # what it told before we knew the order
+    # What it told before we knew the order.
+    assert account.desk.caught_up == ([["r1"]] if fault == "taken" else [])
 
 
 def test_what_was_told_of_an_order_before_it_was_known_to_be_there_is_booked(account: Account) -> None:
@@ -224,10 +228,8 @@ def test_what_follows_an_order_that_nobody_answers_to_waits_with_it_and_keeps_it
     account.venue.flush(DAY)
     assert [order for order, _, _ in account.desk.sent] == [limit, first, second]
     assert account.desk.withdrawn == ["r1"]
-    assert account.desk.asked[2:] == [
-        (account.venue.client_id(first), True, False),
-        (account.venue.client_id(second), True, False),
-    ]
+    ids = [account.venue.client_id(order) for order in (first, second)]
+    assert account.desk.asked[2:] == [(what, client_id) for what in ("find", "send") for client_id in ids]
 
 
 def test_as_long_as_nobody_answers_it_is_deferred_again(account: Account) -> None:
@@ -238,7 +240,53 @@ def test_as_long_as_nobody_answers_it_is_deferred_again(account: Account) -> Non
         assert account.venue.deferred
     assert account.venue.flush(DAY) == 1
     assert len(account.desk.sent) == 1
-    assert len(account.log.of("deferred")) == 4
+    assert [entry["finding"] for entry in account.log.of("deferred")] == [None, 1, 1, 1]
+
+
+def test_all_that_may_be_there_is_looked_for_before_anything_goes_out(account: Account) -> None:
+    limit = account.sent(type="limit", limit_price=50.0)
+    first, second = account.order(), account.order()
+    account.desk.faults.append("lost")
+    account.venue.flush(DAY)  # the first is not answered to, and the second waits with it
+    account.venue.cancel(limit)
+    new = account.order()
+    account.desk.faults.extend(["", "lost"])
+    begun = len(account.desk.asked)
+    assert account.venue.flush(DAY) == 0
+    looks = [("find", account.venue.client_id(order)) for order in (first, second)]
+    assert account.desk.asked[begun:] == looks
+    assert (account.desk.withdrawn, [order for order, _, _ in account.desk.sent]) == ([], [limit])
+    deferred = account.log.of("deferred")[-1]
+    assert (deferred["order"], deferred["finding"]) == (first.id, second.id)
+    assert account.venue.flush(DAY) == 3
+    assert [order for order, _, _ in account.desk.sent] == [limit, first, second, new]
+    assert account.desk.withdrawn == ["r1"]
+    assert not account.venue.has_outgoing
+
+
+def test_what_was_found_before_the_broker_fell_silent_is_not_sent_again(account: Account) -> None:
+    first, second = account.order(), account.order()
+    account.desk.faults.extend(["taken"])
+    account.venue.flush(DAY)
+    account.desk.faults.extend(["", "lost"])  # the first is found, and of the second nobody says a word
+    assert account.venue.flush(DAY) == 1
+    assert account.venue.doubtful_ids == {account.venue.client_id(second)}
+    assert account.venue.flush(DAY) == 1
+    assert [order for order, _, _ in account.desk.sent] == [first, second]
+    assert [entry["order"] for entry in account.log.of("ack")] == [1, 2]
+
+
+def test_only_an_entry_that_is_not_there_is_given_up_for_its_time_and_what_is_new_is_sent() -> None:
+    late: set[int] = set()
+    account = Account(is_late=lambda order: order.id in late)
+    account.desk.faults.append("lost")
+    first, second = account.order(), account.order()
+    account.venue.flush(DAY)
+    late.add(first.id)
+    third = account.order()
+    assert account.venue.flush(DAY) == 2
+    assert account.log.of("turned_down") == [{"order": first.id, "reason": LATE}]
+    assert [order for order, _, _ in account.desk.sent] == [second, third]
 
 
 def test_an_entry_whose_bar_is_over_is_turned_down_unless_it_is_there() -> None:
@@ -247,11 +295,11 @@ def test_an_entry_whose_bar_is_over_is_turned_down_unless_it_is_there() -> None:
         account.desk.faults.append(fault)
         order = account.sent()
         assert account.venue.flush(DAY) == there
-        assert account.desk.asked[-1] == (account.venue.client_id(order), True, True)
+        assert account.desk.asked[1:] == [("find", account.venue.client_id(order))]
         assert len(account.desk.sent) == there
         assert order.alive == there
         assert account.step() == ([] if there else [(1, "rejected", 0.0)])
-        assert account.log.of("turned_down") == ([] if there else [{"order": 1, "reason": "it was never there"}])
+        assert account.log.of("turned_down") == ([] if there else [{"order": 1, "reason": LATE}])
         assert account.venue.waiting == (["r1"] if there else [])
         assert not account.venue.has_outgoing
 
@@ -264,7 +312,7 @@ def test_an_exit_is_sent_however_late_it_is() -> None:
     account.desk.faults.append("lost")
     leave = account.sent(SELL)
     assert account.venue.flush(DAY) == 1
-    assert account.desk.asked[-1] == (account.venue.client_id(leave), True, False)
+    assert account.desk.asked[-2:] == [(what, account.venue.client_id(leave)) for what in ("find", "send")]
     account.desk.tell("r2", "fill", 10.0, 100.0)
     account.step()
     assert account.held == 0.0
@@ -274,7 +322,7 @@ def test_an_order_of_its_own_time_is_not_late_however_that_is_asked(account: Acc
     """Nobody asks for the time of an order that goes out for the first time."""
     account.venue.is_late = lambda order: True
     account.sent()
-    assert account.desk.asked == [("run-19700101T000000-A-1", False, False)]
+    assert account.desk.asked == [("send", "run-19700101T000000-A-1")]
 
 
 @pytest.mark.parametrize("fault", ["lost", "taken"])
@@ -288,8 +336,7 @@ def test_a_doubtful_order_that_is_cancelled_is_looked_for_and_cancelled_where_it
     for _ in range(3):
         account.venue.flush(DAY)
         account.step()
-    assert account.desk.asked[1] == (account.venue.client_id(order), True, True)
-    assert len(account.desk.asked) == 2
+    assert account.desk.asked == [(what, account.venue.client_id(order)) for what in ("send", "find")]
     assert account.desk.withdrawn == (["r1"] if fault == "taken" else [])
     assert len(account.desk.sent) == (fault == "taken")
     assert (order.status, order.reason) == (OrderStatus.CANCELED, "canceled by the strategy")
@@ -315,7 +362,7 @@ def test_a_doubtful_bracket_is_looked_for_as_one(account: Account, fault: str) -
     ((sent, legs, _),) = account.desk.sent
     assert (sent, legs) == (entry, [stop, target])
     assert account.venue.waiting == ["r1", "r2", "r3"]
-    assert account.desk.caught_up == [["r1", "r2", "r3"]]
+    assert account.desk.caught_up == ([["r1", "r2", "r3"]] if fault == "taken" else [])
 
 
 @pytest.mark.parametrize("fault", ["lost", "taken"])
@@ -359,7 +406,7 @@ def test_a_close_that_a_fill_has_overtaken_while_it_was_doubtful_is_looked_for_a
         for _ in range(3):
             account.venue.flush(DAY)
             account.step()
-        assert account.desk.asked[-1] == (account.venue.client_id(leave), True, True)
+        assert account.desk.asked[-1] == ("find", account.venue.client_id(leave))
         assert len(account.desk.sent) == sent
         assert account.desk.withdrawn == (["r3"] if fault == "taken" else [])
         assert leave.reason == "overtaken by a fill: 0 were left to close"
@@ -374,7 +421,8 @@ def test_a_cancel_that_nobody_answers_to_is_deferred_with_what_follows_it(accoun
     other = account.order()
     account.desk.faults.append(fault)
     assert account.venue.flush(DAY) == 0
-    assert account.log.of("deferred") == [{"order": 1, "withdrawal": "r1", "reason": "the broker says nothing"}]
+    silent = {"order": 1, "withdrawal": "r1", "finding": None, "reason": "the broker says nothing"}
+    assert account.log.of("deferred") == [silent]
     assert (account.venue.unsent, account.venue.has_outgoing, limit.alive) == (1, True, False)
     account.venue.flush(DAY)
     assert [order for order, _, _ in account.desk.sent] == [limit, other]
