@@ -288,8 +288,8 @@ class Retrace:
         if self._now is None or not self._now.deferred:
             return
         body = self._now.deferred[0].body
-        here = finding == body["finding"] and withdrawal == body["withdrawal"] and order in (None, body["order"])
-        if here if finding is None else finding == body["finding"]:
+        here = finding == body.get("finding") and withdrawal == body["withdrawal"] and order in (None, body["order"])
+        if here if finding is None else finding == body.get("finding"):
             self._now.deferred.popleft()
             raise NoAnswer(body["reason"])
 
