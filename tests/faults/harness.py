@@ -17,9 +17,6 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# What an attempt takes on a quiet machine: random moments are drawn from a little more than that.
-USUAL_SECONDS = 1.5
-
 DAILY: dict[str, Any] = {
     "name": "restless",
     "data": {"source": "sample:tech", "symbols": ["AAPL", "IBM", "MSFT"], "warmup_bars": 5},
@@ -65,7 +62,6 @@ def run_trials(
         "config": str(path),
         "root": str(folder / "trials"),
         "workers": workers,
-        "usual_seconds": USUAL_SECONDS,
         "trials": [{"name": "undisturbed"}, *trials],
     }
     (folder / "plan.json").write_text(json.dumps(plan))
@@ -89,7 +85,7 @@ def moments(name: str, count: int, seed: int) -> list[dict[str, Any]]:
     """Trials that are killed at random moments, once to three times one after another."""
     draw = random.Random(f"{name} {seed}")
     return [
-        {"name": f"{name} {number}", "deaths": [draw.uniform(0.05, 1.1) for _ in range(draw.randint(1, 3))]}
+        {"name": f"{name} {number}", "deaths": [draw.uniform(-0.3, 1.0) for _ in range(draw.randint(1, 3))]}
         for number in range(count)
     ]
 
@@ -100,7 +96,7 @@ def schedules(kinds: str, seeds: Iterable[int], *, deaths: bool = False, count: 
         {
             "name": f"seed {seed}",
             "faults": f"seed={seed},count={count},kinds={kinds}",
-            "deaths": [random.Random(seed).uniform(0.1, 1.5)] if deaths else [],
+            "deaths": [random.Random(seed).uniform(0.0, 1.2)] if deaths else [],
         }
         for seed in seeds
     ]

@@ -6,7 +6,8 @@ process of its own, because a test's process has threads, and such are not forke
     python -m tests.faults.nursery PLAN.json RESULTS.json
 
 The plan: ``config`` (a run file), ``root`` (a folder), ``workers``, and ``trials``, each with a ``name``, ``deaths``
-(of one attempt after another: ``[point, nth]``, or a fraction of the time that an undisturbed run takes) and ``faults``
+(of one attempt after another: ``[point, nth]``, or a fraction of the time for which the first trial has traded: it runs
+by itself; below 0 a fraction of the time before that, when a run starts) and ``faults``
 (as `nextbar exchange --faults` has them); ``attempts`` limits how often it is started. A result has the run's hashes,
 and what the exchange says of its orders.
 """
@@ -30,6 +31,7 @@ from engine.config import load_config
 from engine.exchange.faults import Faults
 from engine.exchange.server import ExchangeServer
 from engine.paper import paper
+from engine.paper_run import PaperRun
 from engine.report.tear_sheet import render_report  # noqa: F401  so that no attempt has to import it
 from tests.faults.crash_points import POINTS
 
@@ -52,9 +54,40 @@ class _Trial:
     seconds: float = 0.0
 
 
-def _attempt(trial: _Trial, config: Path, death: Any) -> None:
-    """In the new process: one attempt, whose outcome it leaves in a file."""
+@dataclass
+class _Attempt:
+    """A process that runs: since when, the pipe on which it says that it trades, and when it is to be killed.
+
+    ``death`` is a fraction, see above; ``deadline`` is known once it trades (monotonic seconds).
+    """
+
+    trial: _Trial
+    begun: float
+    pipe: int
+    death: float | None
+    deadline: float
+
+
+@dataclass
+class _Usual:
+    """How long the first trial took to start, and to trade, in seconds; longer where many run at a time."""
+
+    start: float = 1.0
+    trade: float = 1.0
+
+
+def _attempt(trial: _Trial, config: Path, death: Any, pipe: int) -> None:
+    """In the new process: one attempt, whose outcome it leaves in a file; the pipe hears when it begins to trade."""
     os.setsid()
+    trade = PaperRun.trade
+
+    def trading(run: PaperRun) -> str:
+        os.write(pipe, b"x")
+        begun.append(time.monotonic())
+        return trade(run)
+
+    PaperRun.trade = trading  # type: ignore[method-assign]
+    begun: list[float] = []
     log = os.open(trial.root / f"attempt-{trial.attempts}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -78,6 +111,7 @@ def _attempt(trial: _Trial, config: Path, death: Any) -> None:
             "resumed": report.resumed,
             "metrics": report.metrics,
             "run": str(report.run),
+            "traded_seconds": time.monotonic() - begun[0],
         }
     except BaseException as error:
         traceback.print_exc()
@@ -89,17 +123,36 @@ def _attempt(trial: _Trial, config: Path, death: Any) -> None:
     os._exit(0 if outcome["status"] != "failed" else 1)
 
 
-def _started(trial: _Trial, config: Path, usual: float) -> tuple[int, float | None]:
-    """The new process, and when it is to be killed (monotonic seconds)."""
+def _started(trial: _Trial, config: Path, usual: _Usual) -> tuple[int, _Attempt]:
+    """The new process."""
     death = trial.deaths[trial.attempts] if trial.attempts < len(trial.deaths) else None
     trial.attempts += 1
+    reads, writes = os.pipe()
+    os.set_blocking(reads, False)
     child = os.fork()
     if child == 0:
         try:
-            _attempt(trial, config, death)
+            _attempt(trial, config, death, writes)
         finally:
             os._exit(70)
-    return child, time.monotonic() + death * usual if isinstance(death, float) else None
+    os.close(writes)
+    now = time.monotonic()
+    moment = death if isinstance(death, float) else None
+    early = moment is not None and moment < 0.0
+    deadline = now - moment * usual.start if early and moment is not None else now + _SECONDS
+    return child, _Attempt(trial, now, reads, None if early else moment, deadline)
+
+
+def _look(attempt: _Attempt, usual: _Usual) -> bool:
+    """Whether the process is to be killed now."""
+    now = time.monotonic()
+    if attempt.death is not None:
+        try:
+            if os.read(attempt.pipe, 1):
+                attempt.deadline, attempt.death = now + attempt.death * usual.trade, None
+        except BlockingIOError:
+            pass
+    return now >= attempt.deadline
 
 
 def _ended(trial: _Trial) -> dict[str, Any]:
@@ -146,23 +199,24 @@ def run_plan(plan: dict[str, Any]) -> list[dict[str, Any]]:
         trial.root.mkdir(parents=True)
     order = [trial.name for trial in waiting]
     results: dict[str, dict[str, Any]] = {}
-    running: dict[int, tuple[_Trial, float, float | None]] = {}
-    usual = float(plan.get("usual_seconds", 2.0))
+    running: dict[int, _Attempt] = {}
+    usual, workers = _Usual(), plan.get("workers", 2)
     while waiting or running:
-        while waiting and len(running) < plan.get("workers", 2):
+        while waiting and len(running) < (workers if results else 1):
             trial = waiting.pop(0)
-            child, deadline = _started(trial, config, usual)
-            running[child] = (trial, time.monotonic(), deadline)
+            child, attempt = _started(trial, config, usual)
+            running[child] = attempt
         child, status = os.waitpid(-1, os.WNOHANG)
-        now = time.monotonic()
         if child == 0:
-            for other, (_, begun, deadline) in running.items():
-                if now >= (deadline if deadline is not None else begun + _SECONDS):
+            for other, attempt in running.items():
+                if _look(attempt, usual):
                     os.kill(other, signal.SIGKILL)
             time.sleep(0.001)
             continue
-        trial, begun, deadline = running.pop(child)
-        trial.seconds += now - begun
+        attempt = running.pop(child)
+        os.close(attempt.pipe)
+        trial, took = attempt.trial, time.monotonic() - attempt.begun
+        trial.seconds += took
         code = os.waitstatus_to_exitcode(status)
         trial.codes.append(code)
         trial.killed += code == -signal.SIGKILL
@@ -170,6 +224,10 @@ def run_plan(plan: dict[str, Any]) -> list[dict[str, Any]]:
         hopeless = code > 0 and trial.attempts > len(trial.deaths) + 3
         if code == 0 or hopeless or trial.attempts >= trial.most:
             results[trial.name] = _ended(trial)
+            if len(results) == 1:
+                traded = float(results[trial.name].get("traded_seconds", 1.0))
+                stretch = max(1.0, workers / 2)
+                usual = _Usual(start=(took - traded) * stretch, trade=traded * stretch)
         else:
             waiting.insert(0, trial)
     return [results[name] for name in order]

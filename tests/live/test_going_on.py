@@ -128,7 +128,6 @@ class World(MemoryDesk):
         self.compared = False
 
     def _fault(self) -> str:
-        assert self.compared, "something was sent before the account was compared with the journal"
         self.requests += 1
         if not self.quiet:
             return ""
@@ -136,19 +135,26 @@ class World(MemoryDesk):
 
     # --- as a desk
 
-    def send(
-        self, order: Order, legs: Sequence[Order], client_id: str, *, doubtful: bool = False, late: bool = False
-    ) -> Receipt:
+    def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
         if self.locked:
             raise NoAnswer("the account has not been compared")
+        assert self.compared, "something was sent before the account was compared with the journal"
         self.tick()
         before = len(self.sent)
         try:
-            return super().send(order, legs, client_id, doubtful=doubtful, late=late)
+            return super().send(order, legs, client_id)
         finally:
             if len(self.sent) > before:
                 self.posted.append(client_id)
                 self._place(order, legs)
+            self.tick()
+
+    def find(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt | None:
+        """Asking changes nothing: also before the account was compared."""
+        self.tick()
+        try:
+            return super().find(order, legs, client_id)
+        finally:
             self.tick()
 
     def _place(self, order: Order, legs: Sequence[Order]) -> None:
@@ -162,6 +168,7 @@ class World(MemoryDesk):
     def withdraw(self, remote_id: str) -> None:
         if self.locked:
             raise NoAnswer("the account has not been compared")
+        assert self.compared, "something was cancelled before the account was compared with the journal"
         self.tick()
         fault = self._fault()
         if fault != "lost":
@@ -266,7 +273,7 @@ def plan(terms: Terms) -> Plan:
 
 def session(world: World, log: Log, terms: Terms) -> LiveRun:
     """The run from where its journal ends to its end, or to the cut; as the paper use case puts it together."""
-    goes_on = bool(log.entries)
+    world.locked = goes_on = bool(log.entries)
     world.compared = world.compared or not goes_on
 
     def nothing() -> Arrived:
@@ -280,9 +287,16 @@ def session(world: World, log: Log, terms: Terms) -> LiveRun:
         time, row = world.bar(number)
         yield Arrived(time, {"A": row}, True, 0)  # type: ignore[arg-type]
 
+    def asked_again() -> Iterator[Arrived]:
+        """Until the broker has said what it has."""
+        for _ in range(20):
+            if not run.venue.has_outgoing:
+                return
+            yield nothing()
+        raise AssertionError("something waits for ever")
+
     def steps() -> Iterator[Arrived]:
         if goes_on:
-            world.locked = True
             log.write("resumed")
             terms.between(run, world, log, seen())
             world.catch_up(run.venue.waiting)
@@ -290,22 +304,21 @@ def session(world: World, log: Log, terms: Terms) -> LiveRun:
                 yield from step()
             if world.updates:
                 yield nothing()
+            if world.updates:  # of orders that turned out to be there
+                yield nothing()
             assert run.venue.ledger.quantity("A") == world.held
             world.locked, world.compared = False, True
             if run.venue.has_outgoing:
                 yield nothing()
             terms.between(run, world, log, seen())
         while world.shown < BARS:
-            tries = 0
-            while run.venue.has_outgoing:
-                yield nothing()
-                tries += 1
-                assert tries < 20
+            yield from asked_again()
             world.tick()
             world.advance()
             world.tick()
             yield from step()
             terms.between(run, world, log, seen())
+        yield from asked_again()
 
     retrace = Retrace(list(log.entries), Present(steps=steps, desk=world, log=log))
     run = LiveRun(plan(terms), source=retrace, desk=retrace, log=retrace, past=retrace)
