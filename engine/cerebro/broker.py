@@ -335,6 +335,8 @@ class Broker(bt.BrokerBase):
                 continue
             if order.status is OrderStatus.ACCEPTED:
                 shown.activate()
+                if fill is not None:
+                    continue  # told of above
                 shown.created.size = shown.size = order.side * order.remaining
             elif order.status is OrderStatus.EXPIRED:
                 shown.status = bt.Order.Expired

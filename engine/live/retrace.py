@@ -106,6 +106,7 @@ class Retrace:
         self._before: list[Entry] = []
         self._refusals: dict[int, str] = {}
         self._ended = self._stops = False
+        self._stopped_at = 0
         # The first order that the strategy gave, or took back, in its stop().
         self._farewell = 0
         for entry in entries:
@@ -117,8 +118,9 @@ class Retrace:
         self._live: LiveRun | None = None
         self._now: _Step | None = None
         self._after = present
-        # With the last news a run ends by itself, after the strategy's stop().
-        closes = present is None and self._ended and bool(self._steps) and not self._steps[-1].arrived.bars
+        # With the last news a run ends by itself, after the strategy's stop(); it may have been cut off then.
+        ends = self._ended or (self._stops and len(self._steps) > self._stopped_at)
+        closes = present is None and ends and bool(self._steps) and not self._steps[-1].arrived.bars
         self._closing = self._steps[-1] if closes else None
         if present is not None and self._farewell:
             raise NextbarError(
@@ -151,7 +153,7 @@ class Retrace:
             if body.get("status") == OrderStatus.REFUSED.value:
                 self._refusals[body["order"]] = body["reason"]
         elif entry.kind in ("stopping", "resumed"):
-            self._stops = entry.kind == "stopping"
+            self._stops, self._stopped_at = entry.kind == "stopping", len(self._steps)
         elif entry.kind in ("deferred", "withdrawal_failed"):
             self._steps[-1].deferred.append(entry)
         elif entry.kind in _OUTSIDE or (entry.kind == "halt" and body.get("outside")):

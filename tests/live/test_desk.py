@@ -92,9 +92,7 @@ def test_an_order_that_nobody_answers_to_may_be_asked_for_later_and_is_named(
 # --- orders that may be there already ------------------------------------------------------------------------------
 
 
-def test_a_doubtful_order_is_looked_up_by_its_client_id_and_nothing_is_sent(
-    fake: FakeBroker, desk: AlpacaDesk
-) -> None:
+def test_a_doubtful_order_is_looked_up_by_its_client_id_and_nothing_is_sent(fake: FakeBroker, desk: AlpacaDesk) -> None:
     there = fake.take({"client_order_id": "run-A-1"})
     assert there is not None
     assert desk.find(order(), [], "run-A-1") == Receipt(there["id"], ())
@@ -416,3 +414,21 @@ def test_an_order_goes_out_as_it_was_decided(
     body = fake.seen[-1][3]
     assert {name: body[name] for name in expected} == expected
     assert body["client_order_id"] == "run-A-1"
+
+
+def test_a_refusal_with_the_code_of_a_duplicate_that_is_none_is_a_refusal(
+    fake: FakeBroker, desk: AlpacaDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    respond = fake._respond
+
+    def refusing(method: str, *args: Any) -> tuple[int, Any]:
+        if method == "POST":
+            return 422, {"code": 40010001, "message": "invalid limit price"}
+        return respond(method, *args)
+
+    monkeypatch.setattr(fake, "_respond", refusing)
+    with pytest.raises(TurnedDown, match="invalid limit price"):
+        desk.send(order(), [], "run-A-1")
+    there = fake.take({"client_order_id": "run-A-1"})
+    assert there is not None
+    assert desk.send(order(), [], "run-A-1").id == there["id"]  # it is there, whatever the words

@@ -51,6 +51,65 @@ def test_it_can_be_followed_while_it_is_written(path: Path) -> None:
     journal.close()
 
 
+# --- what is forgotten ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_a_step_that_did_not_come_to_its_end_has_not_happened(path: Path, kept: int) -> None:
+    journal = Journal.create(path, ABOUT)
+    for number in range(kept):
+        journal.write("bars", time=number)
+    journal.commit()
+    journal.write("bars", time=98)
+    journal.write("fill", order=1)
+    journal.drop()
+    journal.write("end", how="failed", why="")
+    journal.close()
+    journal = Journal.read_only(path, identity="abc")  # reading goes along the chain of checksums
+    entries = list(journal.entries())
+    journal.close()
+    assert [entry.number for entry in entries] == list(range(1, kept + 2))
+    assert [entry.body.get("time") for entry in entries] == [*range(kept), None]
+
+
+def test_where_nothing_waits_nothing_is_forgotten(path: Path) -> None:
+    journal = Journal.create(path, ABOUT)
+    journal.drop()
+    journal.write("bars", time=1)
+    journal.commit(durable=True)
+    journal.drop()
+    journal.drop()
+    journal.write("bars", time=2)
+    journal.close()
+    journal = Journal.open(path, ABOUT)
+    journal.write("bars", time=3)
+    journal.drop()  # back to what was there when it was opened
+    journal.write("bars", time=4)
+    journal.commit()
+    assert [(entry.number, entry.body["time"]) for entry in journal.entries()] == [(1, 1), (2, 2), (3, 4)]
+    journal.close()
+
+
+def test_what_could_not_be_written_can_be_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(path, ABOUT)
+    journal.write("bars", time=1)
+    journal.commit()
+    journal.write("bars", time=2)
+
+    def broken(*, durable: bool) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_insert", broken)
+        with pytest.raises(StorageError):
+            journal.commit()
+    journal.drop()
+    journal.write("end", how="failed")
+    journal.commit()
+    assert [(entry.number, entry.kind) for entry in journal.entries()] == [(1, "bars"), (2, "end")]
+    journal.close()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

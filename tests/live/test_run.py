@@ -434,6 +434,48 @@ def test_a_fill_that_came_before_a_stop_is_booked() -> None:
     assert len(log.of("fill")) == 1
 
 
+@pytest.mark.parametrize("pieces", [(4.0, 6.0), (1.0, 2.0, 3.0, 4.0), (0.1, 0.2, 9.7)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_order_that_is_filled_in_pieces_is_completed_by_the_last_one(pieces: Sequence[float], at_once: bool) -> None:
+    desk = MemoryDesk()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        now = pieces if at_once and number == 2 else pieces[number - 2 : number - 1] if not at_once else ()
+        for piece in now if number >= 2 else ():
+            last = piece == pieces[-1]
+            desk.tell("r1", "fill" if last else "partial_fill", piece, 90.0 + piece)
+
+    class Hears(Scripted):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: list[float] = []
+
+        def notify_order(self, order: Any) -> None:
+            super().notify_order(order)
+            self.sizes.append(order.executed.size)
+
+    run, _ = play(Hears, [100.0] * 8, desk, before=before, script={1: lambda s: s.buy(size=10)})
+    strategy: Any = strategy_of(run)
+    filled = [(told, size) for told, size in zip(strategy.told, strategy.sizes, strict=True) if size]
+    assert [told for told, _ in filled] == ["Partial"] * (len(pieces) - 1) + ["Completed"]
+    assert [size for _, size in filled] == pytest.approx(list(np.cumsum(pieces)))
+    assert held(run) == pytest.approx(10.0)
+
+
+def test_an_order_that_is_filled_in_part_and_ended_in_one_step_is_not_completed() -> None:
+    desk = MemoryDesk()
+
+    def before(number: int, desk: MemoryDesk) -> None:
+        if number == 2:
+            desk.tell("r1", "partial_fill", 4.0, 99.0)
+            desk.tell("r1", "partial_fill", 1.0, 99.0)
+            desk.tell("r1", "canceled")
+
+    run, _ = play(Scripted, [100.0] * 4, desk, before=before, script={1: lambda s: s.buy(size=10)})
+    assert strategy_of(run).told[-3:] == ["Partial", "Partial", "Canceled"]
+    assert held(run) == 5.0
+
+
 def test_an_order_that_was_changed_at_the_broker_is_followed() -> None:
     desk = MemoryDesk()
 
