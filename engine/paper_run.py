@@ -128,10 +128,12 @@ class PaperRun:
                     f"sent. Close its positions with nextbar kill {live.name}, and begin another run with --new"
                 ) from error
         self._verifier.at_the_end(live, self._journal, strict=self._stage.mode == "replay")
-        if live.halted:
-            return _HALTED
         inbox = connection.inbox
-        return _STOPPED if inbox.stopped and not inbox.finished else _COMPLETED
+        stopped = inbox.stopped and not inbox.finished
+        # One that was stopped before a halt had closed everything goes on to close it.
+        if live.halted and (live.is_flat or not stopped):
+            return _HALTED
+        return _STOPPED if stopped else _COMPLETED
 
     def _withdraw_entries(self) -> None:
         """Without a journal nothing new is sent: what would open a position is cancelled, what protects one stays."""

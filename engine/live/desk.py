@@ -51,7 +51,7 @@ _AGAIN = (0.2, 1.0, 3.0)
 _SOON_ENOUGH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 # How long the end of a cancelled order is waited for before it is asked for, each time.
 _WITHDRAWAL_SECONDS = (0.5, 1.0, 2.0, 4.0)
-_DUPLICATE = 40010001
+_DUPLICATE, _CLIENT_ID = 40010001, "client_order_id"
 _TOO_MANY = object()
 
 
@@ -68,6 +68,10 @@ class TurnedDown(Exception):
 
 class _Silence(Exception):
     """Nothing that tells whether a request took effect."""
+
+
+class _Taken(_Silence):
+    """By its code the order's id is taken; a code that other things have, too. The message is the broker's own."""
 
 
 class _NotThere(Exception):
@@ -135,7 +139,9 @@ class AlpacaDesk:
                     return found
                 doubtful = True
                 return self._receipt(self._patiently(lambda: self._client.submit_order(request)), legs)
-            except (_Silence, _NotThere):
+            except (_Silence, _NotThere) as error:
+                if isinstance(error, _Taken) and _CLIENT_ID not in str(error) and self._is_unknown(legs, client_id):
+                    raise TurnedDown(str(error)) from error
                 self._inbox.wait(lambda: False, pause)
                 if self._inbox.stopped:
                     break
@@ -155,6 +161,12 @@ class AlpacaDesk:
             if self._inbox.stopped:
                 break
         raise NoAnswer(f"the broker does not say whether it has taken order {client_id}")
+
+    def _is_unknown(self, legs: Sequence[Order], client_id: str) -> bool:
+        try:
+            return self._looked_up(legs, client_id) is None
+        except _Silence:
+            return False
 
     def _looked_up(self, legs: Sequence[Order], client_id: str) -> Receipt | None:
         try:
@@ -189,8 +201,10 @@ class AlpacaDesk:
                 return _TOO_MANY
             if status == NOT_FOUND:
                 raise _NotThere from error
-            if status >= 500 or code == _DUPLICATE:
+            if status >= 500:
                 raise _Silence from error
+            if code == _DUPLICATE:
+                raise _Taken(message) from error
             raise TurnedDown(message) from error
 
     def _receipt(self, answer: Any, legs: Sequence[Order]) -> Receipt:

@@ -128,6 +128,8 @@ class Retrace:
                 "go on as if it had not; close its positions with nextbar kill, and begin another run with --new"
             )
         self.over = present is not None and not entries
+        # A run that failed before its first bar has not written down what was before that; it does so when it goes on.
+        self._has_history = any(entry.kind == "history" for entry in entries)
         # Whether the present's steps have begun; what the last recorded step has left to send waits for them.
         self._begun = False
         self.difference: Difference | None = None
@@ -318,6 +320,8 @@ class Retrace:
             self._after.log.write(kind, **body)
             return
         if kind not in MADE:
+            if kind == "history" and self._after is not None and not self._has_history:
+                self._after.log.write(kind, **body)
             return
         if not self._expected:
             if self._after is not None:

@@ -216,7 +216,7 @@ class LiveRun:
                     self._after_decision(arrived)
             elif self._time:
                 self._settle()
-            if self._ends_when_halted and self.halted and self._flat():
+            if self._ends_when_halted and self.halted and self.is_flat:
                 break
         self._log.write("stopping")
 
@@ -404,7 +404,8 @@ class LiveRun:
         self._log.write("pause", source=source, reason=reason)
         self.events.append(f"entries paused: {reason}" if reason else "entries allowed again")
 
-    def _flat(self) -> bool:
+    @property
+    def is_flat(self) -> bool:
         """Nothing is held, and of no order anything may still come."""
         held = any(position.quantity for position in self.venue.ledger.positions.values())
         return not (held or self.venue.open_orders or self.venue.waiting)

@@ -391,6 +391,7 @@ class LiveVenue(Venue):
         self._remote.pop(old, None)
         self._remote[new], self._ids[order.id] = order, new
         self._before[order.id] = order.filled_quantity
+        self._paid.pop(order.id, None)
 
     def _ended(self, order: Order, event: str) -> list[Event]:
         if event == "fill":  # its last piece was told of before

@@ -202,7 +202,7 @@ class Verifier:
 
     def look(self, run: LiveRun, journal: Journal) -> None:
         """Compare, if it is time to."""
-        if self._monotonic() < self._next:
+        if self._monotonic() < self._next or self._has_news(run):
             return
         self._next = self._monotonic() + _VERIFY_SECONDS
         tolerance = self._tolerance()
@@ -224,6 +224,12 @@ class Verifier:
             said = "; ".join(self._told(gap) for gap in wrong)
             self._reason = f"the account differs from our ledger: {said}" if wrong else ""
         run.pause("account", self._reason)
+
+    def _has_news(self, run: LiveRun) -> bool:
+        """Whether the broker has told of our orders what is booked with the next bar: they differ until then."""
+        ours = frozenset(run.venue.waiting)
+        inbox = self._connection.inbox
+        return inbox.wait(lambda: inbox.find_update(lambda fields: str(fields["order"]["id"]) in ours), 0.0)
 
     def differences(self, run: LiveRun, journal: Journal) -> list[Gap]:
         """What of the account is not as the journal says, and stops trading; it insists on an answer.

@@ -648,3 +648,16 @@ def test_what_has_ended_is_let_go_of(account: Account) -> None:
     assert max(map(len, (venue._remote, venue._ids, venue._sent, venue._paid, venue.open_orders))) == 0
     assert len(account.booked) == 500
     assert venue.commission_paid == 0.0
+
+
+def test_what_was_missed_of_an_order_that_was_changed_costs_what_its_own_average_says() -> None:
+    account = Account()
+    account.sent()
+    account.desk.tell("r1", "partial_fill", 4.0, 100.0)
+    account.desk.tell("r1", "replaced")
+    account.desk.updates[-1]["order"]["replaced_by"] = "n1"
+    account.desk.tell("n1", "partial_fill", 3.0, 102.0)
+    account.desk.updates.pop()  # lost
+    account.desk.tell("n1", "fill", 3.0, 100.0)
+    account.step()
+    assert account.booked == [(4.0, 100.0), (6.0, 101.0)]

@@ -608,3 +608,26 @@ def test_what_is_sold_short_at_the_broker_is_booked() -> None:
         {"symbol": "A", "side": "sell", "quantity": 4.0, "price": pytest.approx(93.0)}
     ]
     agrees_from_now_on(scene, unexplained=0.0)
+
+
+def test_what_the_broker_has_told_and_is_booked_with_the_next_bar_is_no_difference() -> None:
+    scene = Scene()
+    order = scene.order()
+    scene.others, scene.gone, scene.missing = {"A": Holding(1.0, 50.0)}, {"r7"}, 50.0
+    scene.desk.tell("r7", "fill", 1.0, 50.0)
+    scene.inbox.put_update(scene.desk.updates.pop())
+    for _ in range(5):  # of a daily bar there is none for hours
+        assert scene.look() == ""
+    assert scene.asks == 0
+    scene.step()
+    scene.others, scene.missing = {}, 0.0
+    assert order.status is OrderStatus.FILLED
+    assert scene.look() == ""
+    assert scene.asks == 1
+
+
+def test_what_is_told_of_other_peoples_orders_holds_no_comparison_up() -> None:
+    scene = Scene()
+    scene.inbox.put_update({"event": "new", "order": {"id": "foreign"}})
+    scene.look()
+    assert scene.asks == 1
