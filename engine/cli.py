@@ -45,7 +45,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or name, or latest.")]
 WhichPaperRun = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="A paper run's folder or name; by default the newest one that goes on."),
+    typer.Argument(metavar="RUN", help="A paper run's folder or name; by default the one that trades, or was cut off."),
 ]
 
 RUNS = Path("runs")
@@ -196,11 +196,15 @@ def paper(
         terminal.print_latencies(report.latency_ms)
     if report.halted:
         terminal.warn(f"trading stopped: {report.halted}")
+    stopped = report.status == "stopped"
+    following = f"nextbar twin {report.run.name}"
+    if stopped:
+        following = f"the same command, which goes on; or nextbar kill {report.run.name}, which closes its positions"
     if report.metrics:
-        terminal.wrote(report.run / "report.html", following=f"nextbar twin {report.run.name}")
+        terminal.wrote(report.run / "report.html", following=following)
     if report.halted:
         return RiskHalt.exit_code
-    return INTERRUPTED if report.status == "stopped" else 0
+    return INTERRUPTED if stopped else 0
 
 
 @command
@@ -305,7 +309,7 @@ def config(config: Config, *, overrides: Overrides = None, as_json: AsJson = Fal
 @command
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="A run file to check too, and to ask the broker about.")
+        Path | None, typer.Argument(metavar="CONFIG", help="A run file to check too, and to ask the broker about.")
     ] = None,
     *,
     overrides: Overrides = None,

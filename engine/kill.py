@@ -44,7 +44,8 @@ class KillReport:
         process: ``none`` traded it, it ``reacted``, or had to be ``ended``.
         canceled, closing, open_orders: orders of the run. held: symbol -> signed quantity of its positions.
         left_alone: what is on the account and none of the run's business, in sentences.
-        flat: the run holds nothing, and has no open order. safe: flat, or all that it holds is being closed.
+        over: the run's exchange is at the end of its bars, where nothing fills any more.
+        flat: the run holds nothing, and has no open order. safe: flat, over, or all that it holds is being closed.
         cash, equity: of the account, account currency; None where there is none yet.
         remarks: what a person should know, one sentence each.
     """
@@ -58,6 +59,7 @@ class KillReport:
     held: dict[str, float] = field(default_factory=dict)
     open_orders: tuple[Told, ...] = ()
     left_alone: tuple[str, ...] = ()
+    over: bool = False
     flat: bool = True
     safe: bool = True
     cash: float | None = None
@@ -251,7 +253,8 @@ class _Kill:
         notes = KillNotes(journal, self._reason, claims.last_bar)
         with reached(self._folder, self._manifest, self._timing.persistence) as broker:
             if broker is None:
-                return self._report(how, None, None, ["the replay had not begun: there is nothing to close"])
+                lost = "its exchange has no state: the replay had not begun, or has lost it; there is nothing to close"
+                return self._report(how, None, None, [lost])
             flattening = Flattening(
                 broker.rest, claims, notes, advance=broker.advance, over=broker.over, waits=self._timing.waits
             )
@@ -260,7 +263,8 @@ class _Kill:
                     "its exchange is at the end of its bars: what is open there is cancelled, nothing fills any more"
                 )
             else:
-                self._say("no process trades it: what it has at the broker is cancelled and closed from here")
+                nobody = "its process has ended" if how == REACTED else "no process trades it"
+                self._say(f"{nobody}: what it still has at the broker is cancelled and closed from here")
             flattening.run()
             picture = flattening.picture()
         remarks = [*flattening.problems, *notes.problems, *_said(picture, flattening.over)]
@@ -310,6 +314,7 @@ class _Kill:
             held=picture.held,
             open_orders=picture.open_orders,
             left_alone=picture.left_alone,
+            over=over,
             flat=picture.flat,
             safe=written and (picture.flat or picture.covered or over),
             cash=picture.cash,

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.errors import ConfigError, NextbarError, StorageError
+from engine.errors import ConfigError, DataError, NextbarError, StorageError
 from engine.live import locks
 from engine.live.journal import FILE
 from engine.report.run import find_run, list_runs, load_manifest
@@ -32,12 +32,13 @@ def chosen_run(reference: str | None, *, root: Path) -> Chosen:
     """The paper run that is meant.
 
     Args:
-        reference: its folder or name, or ``latest``; None: the newest one that goes on or could, or else the newest.
+        reference: its folder or name, or ``latest``; None: the newest one that a process trades, or else that could go
+            on, or else the newest.
         root: the folder of runs.
 
     Raises:
         ConfigError: there is no such run, or it is none on paper.
-        DataError: its manifest is damaged.
+        DataError: its manifest is damaged; or, where none is named, that of a paper run which may be the one.
     """
     if reference is None or reference == "latest":
         return _newest(root)
@@ -54,14 +55,38 @@ def chosen_run(reference: str | None, *, root: Path) -> Chosen:
 
 
 def _newest(root: Path) -> Chosen:
-    newest = None
-    for run in _paper_runs(root):
-        if run.goes_on:
+    waits = newest = None
+    for folder in list_runs(root):
+        try:
+            run = _unless_damaged(folder)
+        except DataError:
+            if waits is None:
+                raise
+            continue
+        if run is not None and _is_traded(folder):
             return run
+        if run is not None and run.goes_on:
+            waits = waits or run
         newest = newest or run
+    newest = waits or newest
     if newest is None:
         raise ConfigError(f"{root}: there is no paper run; begin one with nextbar paper CONFIG --replay")
     return newest
+
+
+def _unless_damaged(folder: Path) -> Chosen | None:
+    """The paper run in a folder; None where it is another kind of run."""
+    try:
+        manifest = load_manifest(folder)
+    except NextbarError as error:
+        if not (folder / FILE).exists():
+            return None
+        # It may be the one that trades: another one must not be taken for it.
+        raise DataError(
+            f"{folder}: whether this paper run goes on cannot be told: {error}; bring its manifest back, or name the "
+            "run that is meant"
+        ) from error
+    return Chosen(folder, manifest, _goes_on(folder, manifest)) if manifest.get("kind") == "paper" else None
 
 
 def _paper_runs(root: Path) -> Iterator[Chosen]:
@@ -73,8 +98,11 @@ def _paper_runs(root: Path) -> Iterator[Chosen]:
 
 
 def _goes_on(folder: Path, manifest: dict[str, Any]) -> bool:
-    if manifest.get("status") not in _OVER:
-        return True
+    return manifest.get("status") not in _OVER or _is_traded(folder)
+
+
+def _is_traded(folder: Path) -> bool:
+    """Whether a process trades the run, or may."""
     with suppress(StorageError):
         return locks.holder(folder / FILE) is not None
     return True

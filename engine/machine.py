@@ -210,5 +210,5 @@ def _locks(folder: Path) -> str:
         try:
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return f"refused, in {folder}"
+            return f"a second one is refused, in {folder}"
     raise Differs(f"both were given in {folder}: two runs could not be kept apart; use a local disk")

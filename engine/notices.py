@@ -208,7 +208,7 @@ def apprise_sender(urls: tuple[str, ...]) -> Send:
         import apprise
     except ImportError:
         raise ConfigError(
-            f"{NOTIFY}: notifications need apprise, which is not installed; run `pip install nextbar[notify]`, or "
+            f"{NOTIFY}: notifications need apprise, which is not installed; run `pip install 'nextbar[notify]'`, or "
             "unset it"
         ) from None
     # What it logs of a failure holds addresses; that there was one is counted.

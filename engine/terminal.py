@@ -166,7 +166,9 @@ def print_kill(report: KillReport, *, tables: bool) -> None:
         say(f"Left alone: {sentence}.")
     money = "" if report.equity is None else f"; the account has {report.equity:,.2f}, {report.cash:,.2f} of it in cash"
     state = "flat" if report.flat else "being closed" if report.held and report.safe else "not flat"
-    if not report.held and not report.flat:
+    if report.over and report.held:
+        state = "at the end of its bars with what it holds"
+    elif not report.held and not report.flat:
         state = "without positions, and has open orders"
     say(f"Run {report.run.name} is {state}{money}.")
     if report.closing or report.canceled:
@@ -182,7 +184,8 @@ def _order(order: Told, *, with_end: bool) -> str:
 def print_pause(report: PauseReport) -> None:
     """That entries are paused, and what that means."""
     name = report.run.name
-    say(f"Run {name} was {report.paused} already." if report.already else f"Run {name} is paused.")
+    before = report.paused if report.paused.startswith("paused ") else f"paused, because {report.paused},"
+    say(f"Run {name} was {before} already." if report.already else f"Run {name} is paused.")
     say(f"It opens no position; exits and protective orders go on.{_at_restart(report)}\nNext: nextbar resume {name}")
 
 

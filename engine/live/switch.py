@@ -55,7 +55,7 @@ class Switch:
             told = json.loads(self._path.read_text(encoding="utf-8"))
             return Said(paused=str(told["paused"]), killed=str(told["killed"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return Said(paused=f"{self._path} cannot be read; remove it, or write it anew with nextbar kill or pause")
+            return Said(paused=f"{self._path} cannot be read; write it anew with nextbar resume or nextbar kill")
 
     def pause(self, reason: str) -> None:
         """Pause entries; an empty reason lifts the pause."""
@@ -96,6 +96,6 @@ class Switch:
                 os.close(folder)
         except OSError as error:
             raise StorageError(
-                f"{self._path}: the switch cannot be written ({error.strerror}); make the run's folder writable, or "
-                "close the positions at the broker"
+                f"{self._path}: the switch cannot be written ({error.strerror}); free some space or make the "
+                "run's folder writable, or close the positions at the broker"
             ) from error

@@ -118,6 +118,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_leaves_its_report(sma: Project) -> None:
     assert process.returncode == 130, err
     value = json.loads(out)
     assert value["status"] == "stopped"
+    assert f"the same command, which goes on; or nextbar kill {journal.parent.name}" in err
     whole = sma.json("paper", "run.yaml", "--replay")
     assert value["orders_hash"] != whole["orders_hash"]
     assert sma.json("twin", value["run"])["verdict"] == "identical"

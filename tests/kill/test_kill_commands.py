@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from kill_stage import KillStage
 from typer.testing import CliRunner
 
 from engine import cli, kill, kill_choice
+from engine.errors import StrategyError
 from engine.kill import Timing
+from engine.live import locks
+from engine.live.journal import FILE
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +94,55 @@ def test_the_run_that_goes_on_is_the_one_that_is_meant(stage: KillStage) -> None
     assert kill_choice.chosen_run(None, root=runs).folder == broken
     assert kill_choice.chosen_run("mine", root=runs).folder != broken
     assert Timing().patience.reaction == 10.0
+
+
+def test_the_run_that_a_process_trades_comes_before_a_newer_one_that_was_cut_off(stage: KillStage) -> None:
+    stage.break_down(replay=True)
+    (stage.folder / "broken").touch()
+    with pytest.raises(StrategyError):
+        stage.trade(replay=True, new=True)
+    runs = stage.folder / "runs"
+    older, newer = sorted(runs.glob("*Z-*"))
+    assert kill_choice.chosen_run(None, root=runs).folder == newer
+    lock = locks.take(older / FILE)
+    try:
+        assert kill_choice.chosen_run(None, root=runs).folder == older
+    finally:
+        os.close(lock)
+
+
+def test_a_switch_that_cannot_be_read_pauses_until_it_is_written_anew(stage: KillStage) -> None:
+    run_folder = stage.break_down(replay=True)
+    (run_folder / "switch.json").write_text("{")
+    said = " ".join(run("pause").stderr.split())
+    assert f"Run {run_folder.name} was paused, because" in said
+    assert "switch.json cannot be read; write it anew with nextbar resume or nextbar kill, already." in said
+    assert run("resume").exit_code == 0
+    assert json.loads((run_folder / "switch.json").read_text()) == {"paused": "", "killed": ""}
+
+
+def test_a_kill_takes_no_other_run_for_one_whose_manifest_is_damaged(stage: KillStage) -> None:
+    older = stage.break_down(replay=True)
+    newer = stage.trade(replay=True, new=True).run
+    newer.joinpath("manifest.json").write_text("{")
+    for command in ("kill", "pause", "resume"):
+        sentence = fails(3, command)
+        assert f"{newer.name}: whether this paper run goes on cannot be told" in sentence
+        assert "name the run that is meant" in sentence
+    assert not (older / "switch.json").exists()
+    assert run("kill", older.name).exit_code == 0
+
+
+def test_a_replay_at_its_end_is_not_said_to_be_closed(stage: KillStage) -> None:
+    name = stage.trade(replay=True).run.name
+    result = run("kill", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["over"], found["flat"], sorted(found["held"])) == (0, True, False, ["AAPL", "MSFT"])
+    said = " ".join(run("kill").stderr.split())
+    assert f"Run {name} is at the end of its bars with what it holds; the account has" in said
+    assert "being closed" not in said
+
+
+def test_help_names_what_may_be_left_out_once() -> None:
+    for command, argument in (("kill", "RUN"), ("doctor", "CONFIG")):
+        assert f"[OPTIONS] [{argument}]\n" in run(command, "--help").stdout
