@@ -177,20 +177,20 @@ class _Kill:
                 return self._closed()
         except NextbarError as error:
             raise type(error)(
-                f"run {self._folder.name} {stopped}, but what it has at the broker may still be open: {error}; once "
-                f"that is mended, say nextbar kill {self._folder.name} again"
+                f"run {self._folder.name} {stopped} what it has at the broker may still be open: {error}; once that is "
+                f"mended, say nextbar kill {self._folder.name} again"
             ) from error
 
     def _throw(self) -> str:
-        """Write the switch; what that means, in words."""
+        """Write the switch; what that means, as the beginning of a sentence on what is still open."""
         try:
             self._switch.kill(self._reason)
         except StorageError as error:
             self._remarks.append(f"{error}; until then a restart would trade again")
-            return "could not be marked as killed"
+            return f"could not be marked as killed ({error}), and"
         name = self._folder.name
         self._say(f"run {name} was {self._before} already" if self._before else f"run {name} is killed")
-        return "is killed and will not trade any more"
+        return "is killed and will not trade any more, but"
 
     def _closed(self) -> KillReport:
         how, pid = NONE, None

@@ -12,10 +12,11 @@ from kill_stage import KillStage
 from typer.testing import CliRunner
 
 from engine import cli, kill, kill_choice
-from engine.errors import StrategyError
+from engine.errors import StorageError, StrategyError
 from engine.kill import Timing
 from engine.live import locks
 from engine.live.journal import FILE
+from engine.live.switch import Switch
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,19 @@ def test_a_broker_that_is_not_there(exchange: KillStage, monkeypatch: pytest.Mon
     sentence = fails(4, "kill")
     assert "is killed and will not trade any more" in sentence
     assert f"nextbar kill {name} again" in sentence
+
+
+def test_a_switch_that_cannot_be_written_is_told_of_where_the_broker_is_not_there(
+    exchange: KillStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(switch: Switch, reason: str) -> None:
+        raise StorageError("switch.json cannot be written")
+
+    exchange.break_down()
+    monkeypatch.setenv("APCA_API_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(Switch, "kill", refuse)
+    sentence = fails(4, "kill")
+    assert "could not be marked as killed (switch.json cannot be written), and what it has at the broker" in sentence
 
 
 def test_pause_and_resume_say_what_they_mean(stage: KillStage) -> None:
