@@ -114,6 +114,8 @@ def _trade(session: Session, earlier: Earlier | None, *, root: Path, now: dateti
         folder / FILE, {"id": manifest["journal"], "run": folder.name, "cash": cash, "opening": stage.clock}
     )
     try:
+        if earlier is not None and next(journal.entries("history"), None) is None:
+            stage.connection.check_start()  # it was cut off before it had begun
         run = PaperRun(session, folder, manifest, journal)
         if earlier is not None:
             close_run(folder, RUNNING)

@@ -405,6 +405,13 @@ class LiveRun:
         self.events.append(f"entries paused: {reason}" if reason else "entries allowed again")
 
     @property
+    def is_left_open(self) -> bool:
+        """Whether trading is halted, and something is held that no order is closing: the broker has turned it down."""
+        closing = {order.symbol for order in self.venue.open_orders.values() if order.closing}
+        held = {symbol for symbol, position in self.venue.ledger.positions.items() if position.quantity}
+        return bool(self.halted and held - closing)
+
+    @property
     def is_flat(self) -> bool:
         """Nothing is held, and of no order anything may still come."""
         held = any(position.quantity for position in self.venue.ledger.positions.values())

@@ -29,7 +29,7 @@ _INTRADAY_SETTLE_SECONDS = 5.0
 # A minute is decided on until the next one is over, and so much later by this machine's clock.
 _STALE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 60.0
-_TRY_SECONDS = 5.0
+_TRY_SECONDS, _CLOSE_SECONDS = 5.0, 60.0
 _CLOCK_SECONDS = 60.0
 _OVER_SECONDS, _SETTLED = 2.0, 60.0
 
@@ -246,12 +246,13 @@ class Watch:
         """Whether a step without a bar is due.
 
         A halted run is to book what the broker told: it may wait for a bar for ever. What the broker has not answered
-        to is tried again.
+        to is tried again, and so, less often, is the closing of what it does not let go.
         """
-        now = self._monotonic_ns()
-        if self._run.venue.has_outgoing and now - self._tried >= _TRY_SECONDS * 1e9:
-            self._tried = now
-            return True
+        now, run = self._monotonic_ns(), self._run
+        for due, seconds in ((run.venue.has_outgoing, _TRY_SECONDS), (run.is_left_open, _CLOSE_SECONDS)):
+            if due and now - self._tried >= seconds * 1e9:
+                self._tried = now
+                return True
         if not self._run.halted or (self._settled and not self._inbox.has_updates):
             return False
         self._settled = True

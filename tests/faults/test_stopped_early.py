@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from engine.config import load_config
@@ -17,6 +18,7 @@ from engine.errors import BrokerError
 from engine.exchange.account import AccountSpec
 from engine.exchange.server import ExchangeServer
 from engine.live.connection import Connection
+from engine.live.journal import Journal
 from engine.paper import PaperReport, paper
 from engine.paper_record import read_paper
 from engine.serving import bars_to_replay
@@ -55,6 +57,35 @@ def test_one_whose_streams_did_not_open_goes_on_with_a_whole_journal(
     _, _, recorded = read_paper(report.run)
     assert set(recorded.history) == {"AAPL", "IBM", "MSFT"}
     assert recorded.ended == "completed"
+
+
+def test_one_that_was_cut_off_before_it_began_is_refused_where_the_account_is_not_flat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = placed(tmp_path, MINUTES)
+    loaded = load_config(path, ())
+    bars, start = bars_to_replay(loaded)
+    account = AccountSpec(key="k", secret="a-secret", broker=loaded.broker)
+
+    def cut_off(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with ExchangeServer(bars=bars, start=start, accounts=[account], speed=SPEED) as exchange:
+        monkeypatch.setenv("APCA_API_BASE_URL", exchange.url)
+        monkeypatch.setenv("APCA_API_KEY_ID", "k")
+        monkeypatch.setenv("APCA_API_SECRET_KEY", "a-secret")
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "open", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                go(path, replay=False)
+        bought = {"symbol": "SYN_CALM", "qty": "5", "side": "buy", "type": "limit", "limit_price": "1",
+                  "time_in_force": "gtc", "client_order_id": "by-hand"}  # fmt: skip
+        keys = {"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "a-secret"}
+        assert requests.post(f"{exchange.url}/v2/orders", headers=keys, json=bought, timeout=5).ok
+        for _ in range(2):
+            with pytest.raises(BrokerError, match="the account has open orders in SYN_CALM"):
+                go(path, replay=False)
+    assert len(list(tmp_path.glob("runs/*/manifest.json"))) == 1
 
 
 def test_one_that_is_stopped_before_a_halt_has_closed_everything_goes_on_to_close_it(

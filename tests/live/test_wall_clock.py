@@ -15,7 +15,7 @@ from engine.data.bars import Bars
 from engine.exchange.server import AccountSpec, ExchangeServer
 from engine.live.connection import Connection
 from engine.live.control import Control
-from engine.live.desk import AlpacaDesk
+from engine.live.desk import AlpacaDesk, TurnedDown
 from engine.live.minutes import StreamedMinutes
 from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
@@ -39,7 +39,7 @@ class Asked:
         self.desk: Any = self
         self.waiting = ["r1"]
         self.caught_up: list[list[str]] = []
-        self.has_outgoing = False
+        self.has_outgoing = self.is_left_open = False
 
     def check_feed(self, *, silent_seconds: float, is_open: bool) -> None:
         self.silent.append(silent_seconds)
@@ -183,6 +183,35 @@ def test_what_the_broker_has_not_answered_to_is_tried_again_every_few_seconds() 
     scene.run.has_outgoing = False
     scene.clock.pass_by(60 * SECOND)
     assert not scene.watch.settles()
+
+
+def test_what_a_halted_run_holds_and_nothing_closes_is_tried_again_every_minute() -> None:
+    scene = Scene(f"{DAY} 11:00")
+    scene.run.halted, scene.run.is_left_open = "risk.stale_seconds", True
+    assert scene.watch.settles()
+    tried = []
+    for second in range(1, 181):
+        scene.clock.pass_by(SECOND)
+        if scene.watch.settles():
+            tried.append(second)
+    assert tried == [60, 120, 180]
+
+
+def test_a_halt_on_a_mute_feed_whose_closing_is_turned_down_closes_all_the_same() -> None:
+    feed = Feed(f"{DAY} 10:05")
+    turned_down: list[str] = []
+
+    def send(order: Any, legs: Any, client_id: str) -> Any:
+        if order.side < 0 and len(turned_down) < 3:
+            turned_down.append(client_id)
+            raise TurnedDown("potential wash trade detected")
+        return feed.send(order, legs, client_id)
+
+    feed.desk.send = send  # type: ignore[method-assign]
+    feed.run.run()
+    assert len(turned_down) == 3
+    assert feed.run.halted.startswith("risk.stale_seconds")
+    assert [(fill.side, fill.quantity) for fill in feed.run.venue.ledger.fills] == [(1, 10.0), (-1, 10.0)]
 
 
 def test_a_broker_that_says_nothing_of_orders_is_asked_another_time() -> None:
