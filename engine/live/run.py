@@ -29,7 +29,7 @@ from engine.live.desk import Desk
 from engine.live.sources import Arrived, Source
 from engine.live.status import Followed, Status, held_of, open_order
 from engine.live.venue import LiveVenue, Log, order_fields
-from engine.trading.orders import SIDE_NAMES, Order, OrderStatus
+from engine.trading.orders import QUANTITY_EPSILON, SIDE_NAMES, Order, OrderStatus
 
 # A venue that moves on when it is told to: how long its fills take says nothing.
 REPLAY = "replay"
@@ -137,7 +137,15 @@ class LiveRun:
         self.broker = Broker(
             broker=plan.broker,
             risk=plan.risk,
-            venue=partial(LiveVenue, desk=desk, log=log, run=short, may_open=self._may_open, is_late=self._is_late),
+            venue=partial(
+                LiveVenue,
+                desk=desk,
+                log=log,
+                run=short,
+                may_open=self._may_open,
+                may_close=self._may_close,
+                is_late=self._is_late,
+            ),
             record=self._decided,
         )
         self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
@@ -150,6 +158,7 @@ class LiveRun:
         self._announced = False
         self._refusal = ""
         self._paused: dict[str, str] = {}
+        self._theirs: Mapping[str, float] = {}
         self._ends_when_halted = plan.ends_when_halted
 
     @property
@@ -353,6 +362,18 @@ class LiveRun:
         if waiting >= limit:
             return f"risk.max_orders_per_minute: {waiting} orders in the last minute, the limit is {limit}"
         return ""
+
+    def _may_close(self, order: Order) -> str:
+        if self._past is not None and not self._past.over:
+            return self._past.refusal(order)
+        theirs = self._theirs.get(order.symbol)
+        if theirs is None or order.quantity <= -theirs * order.side + QUANTITY_EPSILON:
+            return ""
+        return f"the broker holds {theirs:g} {order.symbol}: more would be closed than there is; see why entries pause"
+
+    def hold_back(self, theirs: Mapping[str, float]) -> None:
+        """Close no more than the broker holds of these symbols (signed quantities), which is not what we hold."""
+        self._theirs = theirs
 
     def _is_late(self, order: Order) -> bool:
         return self._has_passed(order) if self._past is None or self._past.over else self._past.is_late(order)

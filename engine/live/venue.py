@@ -53,6 +53,7 @@ class LiveVenue(Venue):
         log: where intents, answers, updates and fills are written.
         run: short name of the run, for client order ids.
         may_open: why this order, which opens a position, may not be sent now, or empty: limits on the wall clock.
+        may_close: why this order, which closes one, may not: the broker is known to hold less than it closes.
         is_late: whether an order's time has passed: one that opens a position is not sent any more then.
         deferred: why orders wait that were to be sent, or empty.
         clock: monotonic ns, as the messages' times of receipt.
@@ -64,6 +65,7 @@ class LiveVenue(Venue):
     log: Log
     run: str
     may_open: Callable[[Order], str] = lambda order: ""
+    may_close: Callable[[Order], str] = lambda order: ""
     is_late: Callable[[Order], bool] = lambda order: False
     deferred: str = ""
     clock: Callable[[], int] = monotonic_ns
@@ -91,7 +93,9 @@ class LiveVenue(Venue):
             order.reason = "pairs of orders that cancel one another (oco) are not sent to Alpaca; use a bracket"
             return False
         held = self.ledger.quantity(order.symbol)
-        reason = self.may_open(order) if order.parent is None and held * order.side >= 0.0 else ""
+        reason = ""
+        if order.parent is None:
+            reason = self.may_open(order) if held * order.side >= 0.0 else self.may_close(order)
         if reason:
             order.status, order.reason = OrderStatus.REFUSED, reason
             return False

@@ -224,6 +224,9 @@ class Verifier:
             said = "; ".join(self._told(gap) for gap in wrong)
             self._reason = f"the account differs from our ledger: {said}" if wrong else ""
         run.pause("account", self._reason)
+        # What a person has closed by hand must not be closed again: that would open a position the other way.
+        ours = run.venue.ledger.quantity
+        run.hold_back({gap.name: ours(gap.name) + gap.sizes[0] for gap in wrong if gap.what == "position"})
 
     def _has_news(self, run: LiveRun) -> bool:
         """Whether the broker has told of our orders what is booked with the next bar: they differ until then."""
@@ -261,6 +264,7 @@ class Verifier:
                 "again with --accept-broker, which books what the broker says"
             )
         run.pause("account", "")
+        run.hold_back({})
 
     def _accept(self, run: LiveRun, journal: Journal, wrong: Sequence[Gap]) -> None:
         account = self._patiently(self._connection.holdings)

@@ -661,3 +661,13 @@ def test_what_was_missed_of_an_order_that_was_changed_costs_what_its_own_average
     account.desk.tell("n1", "fill", 3.0, 100.0)
     account.step()
     assert account.booked == [(4.0, 100.0), (6.0, 101.0)]
+
+
+def test_what_may_not_be_closed_is_refused_and_legs_are_not_asked_for() -> None:
+    account = Account(may_close=lambda order: "the broker holds 0 A")
+    account.bracket()
+    account.desk.tell("r1", "fill", 10.0, 100.0)
+    account.step()
+    refused = Order(id=9, symbol="A", side=SELL, quantity=10.0)
+    assert not account.venue.submit(refused)
+    assert (refused.status, refused.reason) == (OrderStatus.REFUSED, "the broker holds 0 A")

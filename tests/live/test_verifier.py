@@ -38,6 +38,7 @@ class Scene:
         )
         self.events: list[str] = []
         self.pauses: list[str] = []
+        self.held_back: dict[str, float] = {}
         self.symbols = symbols
         self.local = False
         self.missing = 0.0
@@ -68,6 +69,9 @@ class Scene:
     def pause(self, source: str, reason: str) -> None:
         assert source == "account"
         self.pauses.append(reason)
+
+    def hold_back(self, theirs: dict[str, float]) -> None:
+        self.held_back = theirs
 
     def close(self, symbol: str) -> float:
         return 90.0
@@ -631,3 +635,16 @@ def test_what_is_told_of_other_peoples_orders_holds_no_comparison_up() -> None:
     scene.inbox.put_update({"event": "new", "order": {"id": "foreign"}})
     scene.look()
     assert scene.asks == 1
+
+
+def test_what_the_broker_holds_of_a_symbol_that_differs_is_told_until_both_agree() -> None:
+    scene = Scene()
+    scene.fill(10.0)
+    scene.others = {"A": Holding(4.0, 10.0)}
+    scene.look()
+    assert scene.held_back == {}
+    scene.look()
+    assert scene.held_back == {"A": 4.0}
+    scene.others = {}
+    scene.look()
+    assert scene.held_back == {}
