@@ -251,6 +251,8 @@ class _Kill:
         """Cancel and close from here: nobody trades the run."""
         claims = self._claims(journal)
         notes = KillNotes(journal, self._reason, claims.last_bar)
+        if self._manifest.get("mode") != "replay":
+            self._say("asking its broker what it has there")
         with reached(self._folder, self._manifest, self._timing.persistence) as broker:
             if broker is None:
                 lost = "its exchange has no state: the replay had not begun, or has lost it; there is nothing to close"

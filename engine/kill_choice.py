@@ -121,7 +121,7 @@ def alone(folder: Path, *, seconds: float, say: Callable[[str], None]) -> Iterat
         StorageError: it is still at work after that many seconds.
     """
     try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError:
         yield  # a folder that cannot be written must not keep positions open
         return

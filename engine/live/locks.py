@@ -24,7 +24,7 @@ def take(path: Path) -> int:
         StorageError: another process has it; names that.
         OSError: the lock file cannot be written.
     """
-    lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)  # no link: it is written over
     try:
         for _ in range(_TRIES):
             if _locked(lock, fcntl.LOCK_EX):
@@ -84,4 +84,4 @@ def _locked(lock: int, how: int) -> bool:
 
 def _process(lock: int) -> int | None:
     text = os.pread(lock, 32, 0).strip()
-    return int(text) if text.isdigit() else None
+    return (int(text) or None) if text.isdigit() else None  # 0 is no process, and to kill it would end our own group

@@ -88,6 +88,26 @@ def test_a_switch_that_cannot_be_written_is_told_of_where_the_broker_is_not_ther
     assert "could not be marked as killed (switch.json cannot be written), and what it has at the broker" in sentence
 
 
+def test_nobody_is_told_to_end_process_0(stage: KillStage) -> None:
+    run_folder = stage.break_down(replay=True)
+    lock = locks.take(run_folder / FILE)
+    try:
+        (run_folder / "journal.lock").write_text("0\n")
+        assert "held by a process that did not write its id" in fails(1, "kill", run_folder)
+    finally:
+        os.close(lock)
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_written_through(stage: KillStage) -> None:
+    run_folder, another = stage.break_down(replay=True), stage.folder / "another"
+    another.write_text("mine")
+    for name in ("journal.lock", "kill.lock"):
+        (run_folder / name).unlink(missing_ok=True)
+        (run_folder / name).symlink_to(another)
+    assert run("kill").exit_code == 0
+    assert another.read_text() == "mine"
+
+
 def test_pause_and_resume_say_what_they_mean(stage: KillStage) -> None:
     name = stage.break_down(replay=True).name
     first, second = run("pause"), run("pause", "mine")

@@ -107,6 +107,7 @@ def test_an_unreachable_broker_leaves_the_run_killed(stage: KillStage, monkeypat
         run = stage.break_down()
     with pytest.raises(BrokerError, match=r"will not trade any more.*say nextbar kill .* again"):
         stage.kill()
+    assert stage.said[-1] == "asking its broker what it has there"
     assert Switch(run).look().killed == REASON
     with served(stage, config, state=state) as second:
         monkeypatch.setenv("APCA_API_BASE_URL", second.url)
