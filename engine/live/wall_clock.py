@@ -48,6 +48,9 @@ def wall_clock_source(
     def source(run: Any, journal: Any, known: Bars, idle: Callable[[], None]) -> Source:
         seen = {symbol: int(frame.index[-1].value) for symbol, frame in known.frames.items() if len(frame)}
         last = max(seen.values(), default=clock.now())
+        if run.time:
+            # Where a run goes on, what its steps have passed by is late: it does not go back in time for it.
+            seen = {symbol: max(seen.get(symbol, 0), run.time) for symbol in config.data.symbols}
         watch = Watch(
             connection.inbox,
             run,

@@ -12,6 +12,7 @@ import pytest
 from engine.config import BrokerConfig, RiskConfig
 from engine.credentials import Credentials
 from engine.data.bars import Bars
+from engine.data.timeframes import bar_starts
 from engine.exchange.server import AccountSpec, ExchangeServer
 from engine.live.connection import Connection
 from engine.live.control import Control
@@ -21,7 +22,7 @@ from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
 from engine.live.wall_clock import MarketClock, SessionHours, Watch, wall_clock_source
-from tests.live.rig import KEY, SECRET, Clock, ClockedInbox, FakeBroker, MemoryDesk, bar, config, utc
+from tests.live.rig import KEY, SECRET, Clock, ClockedInbox, FakeBroker, MemoryDesk, bar, config, row, utc
 from tests.live.test_venue import MemoryLog
 
 DAY = "2024-01-02"
@@ -33,6 +34,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.halted = ""
+        self.time = 0
         self.silent: list[float] = []
         self.open: list[bool] = []
         self.venue: Any = self
@@ -386,6 +388,26 @@ def test_at_alpaca_a_mute_stream_is_watched_and_each_symbols_last_bar_is_known()
         source: Any = made_for(Asked(), MemoryLog(), of_minutes(1, 4), lambda: None)
         assert source._mute.renew == made.renew_bars
         assert source._known["A"] > source._released == source._known["B"]
+
+
+@pytest.mark.parametrize("minutes", [1, 5])
+def test_a_run_that_goes_on_does_not_go_back_for_bars_that_its_steps_have_passed_by(minutes: int) -> None:
+    bars = of_minutes(minutes, 4)
+    last = int(bars.frames["A"].index[-1].value)
+    starts = bar_starts(pd.DatetimeIndex(bars.frames["A"].index), bars.timeframe)
+    rules = config(timeframe=bars.timeframe)
+    with FakeBroker() as fake, Connection(fake.credentials(), rules, streamed=minutes == 1) as made:
+        stamped = [row(str(start)) for start in starts]
+        fake.answers["/v2/stocks/bars"] = {"bars": {"A": stamped, "B": stamped}, "next_page_token": None}
+        run = Asked()
+        run.time = last
+        source: Any = wall_clock_source(made, rules, MarketClock(None), control=None)(
+            run, MemoryLog(), bars, lambda: None
+        )
+        now = last + 100 * SECOND
+        source._now = lambda: now
+        missed = source._missed(now) if minutes == 1 else source._fetched(last, now)
+        assert list(missed) == []
 
 
 # --- an exchange that keeps a time of its own ----------------------------------------------------------------------
