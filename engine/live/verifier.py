@@ -29,6 +29,8 @@ _SAME_QUANTITY = 1e-6
 _SAME_PRICE = 1e-4
 # How often a broker that does not answer is asked again before a run goes on.
 _ASKS, _ASK_SECONDS = 40, 0.5
+# How often it is looked whether what was cancelled has ended.
+_LOOKS = 6
 
 
 class Holding(NamedTuple):
@@ -255,8 +257,13 @@ class Verifier:
         """
         if wrong and accept:
             self._accept(run, journal, wrong)
-            # What is not there any more is an order of ours until its end is booked.
-            wrong = [gap for gap in self.differences(run, journal) if gap.name not in run.venue.at_broker]
+            for look in range(_LOOKS):
+                if look:  # a cancel may take a moment
+                    self._connection.inbox.wait(lambda: False, _ASK_SECONDS)
+                # What is not there any more is an order of ours until its end is booked.
+                wrong = [gap for gap in self.differences(run, journal) if gap.name not in run.venue.at_broker]
+                if not any(gap.what == "order" for gap in wrong):
+                    break
         if wrong:
             raise BrokerError(
                 "nothing was sent, because the account is not what the journal says: "

@@ -648,3 +648,12 @@ def test_what_the_broker_holds_of_a_symbol_that_differs_is_told_until_both_agree
     scene.others = {}
     scene.look()
     assert scene.held_back == {}
+
+
+def test_what_a_person_accepts_may_take_the_broker_a_moment_to_cancel() -> None:
+    scene = Scene()
+    scene.orders = {"x1": Waiting("A", OURS)}
+    scene.trading.cancel_order_by_id = lambda broker_id: None  # it is pending_cancel for now
+    scene.on_ask = lambda number: scene.orders.clear() if number >= 4 else None
+    scene.reconcile(accept=True)
+    assert scene.pauses == [""]
