@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig, digest, dump
-from engine.errors import NextbarError
+from engine.errors import ConfigError, DataError, NextbarError
 from engine.live.journal import FILE, Journal
 from engine.notices import Notifier, Silence, from_environment
 from engine.paper_past import Earlier, earlier_run
@@ -82,6 +82,8 @@ def paper(
         StorageError: journal or run folder cannot be written; nothing is traded without a journal.
         RiskHalt: the run was killed before.
     """
+    if new and accept_broker:
+        raise ConfigError("--new begins a run without a past, and --accept-broker goes on with one: give one of them")
     prepared = prepare(config, root=root)
     runs = root / "runs"
     if notifier is None:
@@ -110,9 +112,7 @@ def _trade(session: Session, earlier: Earlier | None, *, root: Path, now: dateti
     prepared, stage, config = session.prepared, session.stage, session.prepared.config
     folder, manifest = earlier or _begun(session, root, now)
     cash = float(stage.connection.account["cash"])
-    journal = Journal.open(
-        folder / FILE, {"id": manifest["journal"], "run": folder.name, "cash": cash, "opening": stage.clock}
-    )
+    journal = _opened(folder, {"id": manifest["journal"], "run": folder.name, "cash": cash, "opening": stage.clock})
     try:
         if earlier is not None and next(journal.entries("history"), None) is None:
             stage.connection.check_start()  # it was cut off before it had begun
@@ -152,6 +152,16 @@ def _trade(session: Session, earlier: Earlier | None, *, root: Path, now: dateti
         latency_ms=told.get("latency_ms", {}),
         remarks=tuple(told.get("remarks", ["stopped before the first bar: nothing was traded"])),
     )
+
+
+def _opened(folder: Path, about: Mapping[str, Any]) -> Journal:
+    try:
+        return Journal.open(folder / FILE, about)
+    except DataError as error:
+        raise DataError(
+            f"{error}. The run cannot go on without it: close what it holds with nextbar kill {folder.name}, and begin "
+            "another with --new"
+        ) from error
 
 
 def _begun(session: Session, root: Path, now: datetime) -> Earlier:

@@ -192,7 +192,7 @@ def left_behind(recorded: Recorded) -> str:
     ]
     if not left:
         return ""
-    return f"the account still {' and '.join(left)}; the next run wants it flat in these symbols: close them first"
+    return f"by its journal the run {' and '.join(left)}; the same command goes on from there, nextbar kill closes it"
 
 
 def _counted(number: int, what: str) -> str:

@@ -81,7 +81,7 @@ class PaperRun:
             connection,
             account_cash=float(journal.about["cash"]) + self._past.unexplained_cash,
             ledger_cash=config.broker.cash,
-            agreed=_moment_of(entries),
+            agreed=_agreed(entries),
         )
         self._live = LiveRun(
             Plan(
@@ -115,6 +115,8 @@ class PaperRun:
         live, connection = self._live, self._stage.connection
         if self.resumed:
             self._session.on_remark(f"run {live.name} goes on: it has seen {_counted(self.resumed, 'step')}")
+        if self._switch.look().paused:
+            self._session.on_remark(f"entries are {self._switch.look().paused}; lift that with nextbar resume")
         with _stopping(connection):
             connection.open()
             try:
@@ -238,9 +240,12 @@ class _Announcing:
         self._journal.commit(durable=durable)
 
 
-def _moment_of(entries: Sequence[Entry]) -> str:
-    """When the journal was last written, in words; empty where it was not."""
-    return f"{pd.Timestamp(entries[-1].written, tz='UTC'):%Y-%m-%d %H:%M:%S} UTC" if entries else ""
+def _agreed(entries: Sequence[Entry]) -> str:
+    """When journal and account were last taken to agree, in words; empty where nothing was decided yet."""
+    for entry in reversed(entries):
+        if entry.kind == "decision" or (entry.kind == "account" and not entry.body["differences"]):
+            return f"{pd.Timestamp(entry.written, tz='UTC'):%Y-%m-%d %H:%M:%S} UTC"
+    return ""
 
 
 def _counted(number: int, what: str) -> str:

@@ -79,6 +79,8 @@ class Connection:
             feed=self._feed,
         )
         self.account: Any = {}
+        # Until a run trades, one failure of the broker is no reason to give up.
+        self._begins = True
         self._lock = AccountLock(f"{credentials.trading_url or ''} {credentials.key}", credentials.masked)
 
     @property
@@ -143,7 +145,7 @@ class Connection:
             NoAnswer: the broker was not reached, failed, or was asked too often; it may be asked again later.
             BrokerError: it refuses to answer.
         """
-        return answered(what, call, missing=missing, refusal=self._refusal, rest=self._rests)
+        return answered(what, call, missing=missing, refusal=self._refusal, rest=self._rests, insists=self._begins)
 
     def _rests(self, tries: int) -> bool:
         """Wait before a question is asked again; whether it is to be."""
@@ -291,6 +293,7 @@ class Connection:
         Raises:
             BrokerError: they are refused, or not ready in time.
         """
+        self._begins = False
         self._streams.start()
         wanted = set(self._streams.names)
         ready = self.inbox.wait(lambda: wanted <= self.inbox.connected, _CONNECT_SECONDS)

@@ -77,16 +77,19 @@ class Control:
             hears_bars=answer["hears_bars"],
         )
 
-    def status(self) -> dict[str, Any]:
-        """Mode, speed and time of the exchange; a BrokerError where there is none of ours."""
-        return self._call("GET", "/nextbar/status", ("mode", "time"))
+    def status(self, *, patient: bool = True) -> dict[str, Any]:
+        """Mode, speed and time of the exchange; a BrokerError where there is none of ours.
+
+        ``patient``: wait a while for one that is started anew.
+        """
+        return self._call("GET", "/nextbar/status", ("mode", "time"), patient=patient)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _call(self, method: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-        deadline = time.monotonic() + self._patience
+    def _call(self, method: str, path: str, wanted: tuple[str, ...], *, patient: bool = True) -> dict[str, Any]:
+        deadline = time.monotonic() + (self._patience if patient else 0.0)
         while True:
             try:
                 self._connection.request(method, path, headers=self._headers)

@@ -66,6 +66,10 @@ class TurnedDown(Exception):
     """The broker does not take this order; the message is its own."""
 
 
+class CutOff(NoAnswer):
+    """The run was cut off before it was known what became of this and of all that followed it."""
+
+
 class _Silence(Exception):
     """Nothing that tells whether a request took effect."""
 
@@ -154,13 +158,10 @@ class AlpacaDesk:
             NoAnswer: the broker does not say whether it has the order.
             BrokerError: it refuses the keys, or took the order without its legs.
         """
-        for pause in _AGAIN:
-            with contextlib.suppress(_Silence):
-                return self._looked_up(legs, client_id)
-            self._inbox.wait(lambda: False, pause)
-            if self._inbox.stopped:
-                break
-        raise NoAnswer(f"the broker does not say whether it has taken order {client_id}")
+        try:
+            return self._looked_up(legs, client_id)
+        except _Silence as error:
+            raise NoAnswer(f"the broker does not say whether it has taken order {client_id}") from error
 
     def _is_unknown(self, legs: Sequence[Order], client_id: str) -> bool:
         try:

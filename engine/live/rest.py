@@ -169,10 +169,12 @@ def answered(
     refusal: Callable[[str, int, str], BrokerError],
     rest: Callable[[int], bool],
     missing: Any = None,
+    insists: bool = False,
 ) -> Any:
     """The answer to a harmless question.
 
     Args:
+        insists: ask once more also where the broker has failed.
         refusal: the error for a question that was refused with a status and a message.
         rest: waits after the first, second ... try of a question that came on top of too many; whether to try again.
         missing: the answer where the broker knows no such thing; None: that is a refusal.
@@ -188,7 +190,7 @@ def answered(
             return call()
         except APIError as error:
             status, message, _ = explained(error)
-            if status == TOO_MANY and rest(tries):
+            if (status == TOO_MANY or (insists and status >= 500 and tries == 1)) and rest(tries):
                 continue
             if status == NOT_FOUND and missing is not None:
                 return missing
@@ -197,8 +199,7 @@ def answered(
             raise NoAnswer(f"the broker answered for {what} with what is no JSON; try again later") from error
         except requests.RequestException as error:
             raise NoAnswer(
-                f"the broker could not be reached for {what} ({type(error).__name__}); check the network, or use "
-                "--replay, which needs none"
+                f"the broker could not be reached for {what} ({type(error).__name__}); check the network"
             ) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise NoAnswer(

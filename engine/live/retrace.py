@@ -7,6 +7,8 @@ is named. This is also how a run that was cut off is brought back to where it wa
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import DataError, NextbarError, StrategyError
-from engine.live.desk import LATE, Desk, Receipt, TurnedDown
+from engine.live.desk import LATE, CutOff, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
 from engine.live.recorded import closings_of, trades_of
@@ -69,6 +71,8 @@ class Differs(NextbarError):
 class _Step:
     """Bars, or none where the broker's news were booked between them; and what came from outside until the next step.
 
+    ``until`` is the number of the next step's first entry.
+
     ``taken`` are its updates, by the times at which the run asked for them; ``deferred`` the orders and withdrawals, in
     that sequence, to which the broker did not answer.
     """
@@ -77,6 +81,7 @@ class _Step:
     taken: deque[list[UpdateMessage]] = field(default_factory=lambda: deque([[]]))
     outside: list[Entry] = field(default_factory=list)
     deferred: deque[Entry] = field(default_factory=deque)
+    until: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,8 @@ class Retrace:
         body = entry.body
         # A run that failed did so in the middle of something: its journal is as good as cut off there.
         self._ended = entry.kind == "end" and body["how"] != "failed"
+        if entry.kind in ("bars", "settled") and self._steps:
+            self._steps[-1].until = entry.number
         if entry.kind == "bars":
             bars = {symbol: tuple(row) for symbol, row in body["bars"].items()}
             self._steps.append(_Step(Arrived(body["time"], bars, body["decide"], 0)))
@@ -191,7 +198,7 @@ class Retrace:
             if step is self._closing:
                 return
             self.steps += bool(step.arrived.bars)
-            yield step.arrived
+            yield step.arrived._replace(received=time.monotonic_ns())
             for entry in step.outside:
                 self._from_outside(entry)
         if self._after is not None:
@@ -246,7 +253,7 @@ class Retrace:
             return self._recorded_receipt()
         if self._after is not None:
             self._go_on()
-            raise NoAnswer("the run was cut off before the broker's answer was known")
+            raise CutOff("the run was cut off before the broker's answer was known")
         return Receipt(f"unanswered-{order.id}", tuple(f"unanswered-{leg.id}" for leg in legs))
 
     def find(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt | None:
@@ -256,16 +263,22 @@ class Retrace:
         if self._answers_next(order, "ack"):
             return self._recorded_receipt()
         self._defer(order.id, None, finding=order.id)
-        if self._after is not None and not self._expected and not (self._now and self._now.deferred):
+        if self._after is not None and self._is_the_end:
             self._go_on()
-            raise NoAnswer("the run was cut off before it was known whether the broker had an order")
+            raise CutOff("the run was cut off before it was known whether the broker had an order")
         return None
 
+    @property
+    def _is_the_end(self) -> bool:
+        """Whether nothing more is known of this step, and there is no other: what it did next is not in the journal."""
+        is_last = self._now is (self._steps[-1] if self._steps else None)
+        return is_last and not self._expected and not (self._now and self._now.deferred)
+
     def _answers_next(self, order: Order, kind: str) -> bool:
-        return bool(self._expected) and (self._expected[0].kind, self._expected[0].body.get("order")) == (
-            kind,
-            order.id,
-        )
+        """Whether the next thing that this step did was to take this answer to the order."""
+        if not self._expected or (self._now is not None and self._expected[0].number >= self._now.until):
+            return False
+        return (self._expected[0].kind, self._expected[0].body.get("order")) == (kind, order.id)
 
     def _recorded_receipt(self) -> Receipt:
         body = self._expected[0].body
@@ -280,12 +293,12 @@ class Retrace:
         self._defer(None, remote_id)
         if self._after is not None and self._now is not None and not self._now.taken:
             self._go_on()
-            raise NoAnswer("the run was cut off before the end of an order that it cancelled was known")
+            raise CutOff("the run was cut off before the end of an order that it cancelled was known")
 
     def _wait_for_the_present(self) -> None:
         """In the midst of the last recorded step nothing goes out: whoever goes on compares the account before."""
         if not self._begun:
-            raise NoAnswer("the run was cut off, and does not go on yet")
+            raise CutOff("the run was cut off, and does not go on yet")
 
     def _defer(self, order: int | None, withdrawal: str | None, finding: int | None = None) -> None:
         """Where nothing more could be sent the first time, nothing more is sent this time."""
@@ -295,7 +308,7 @@ class Retrace:
         here = finding == body.get("finding") and withdrawal == body["withdrawal"] and order in (None, body["order"])
         if here if finding is None else finding == body.get("finding"):
             self._now.deferred.popleft()
-            raise NoAnswer(body["reason"])
+            raise (CutOff if body.get("cut_off") else NoAnswer)(body["reason"])
 
     def take_updates(self) -> list[UpdateMessage]:
         """The updates that were taken at this time of this step."""

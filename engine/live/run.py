@@ -401,7 +401,9 @@ class LiveRun:
 
     def take_over(self, closings: Sequence[Mapping[str, Any]]) -> None:
         """Take for ours the orders with which `nextbar kill` has closed positions; see ``LiveVenue.take_over``."""
-        self.broker.spare(self.venue.take_over(closings))
+        orders = self.venue.take_over(closings)
+        self.broker.spare([order.id for order in orders])
+        self._alive.update((order.id, order) for order in orders)
 
     def adopt(self, trades: Sequence[Mapping[str, Any]]) -> None:
         """Book what somebody else has traded on the account; see ``LiveVenue.adopt``."""

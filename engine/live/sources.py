@@ -108,8 +108,18 @@ class LockStep:
         self._mistrusted = False
 
     def missed(self) -> Iterator[Arrived]:
-        """The steps that the exchange has taken already, and that the run has not seen."""
-        if int(self._control.status()["time"]) > self._clock:
+        """The steps that the exchange has taken already, and that the run has not seen.
+
+        Raises:
+            BrokerError: it stands before the last step that the run has seen.
+        """
+        stands = int(self._control.status()["time"])
+        if stands < self._clock:
+            raise BrokerError(
+                f"the exchange stands at {moment(stands):%Y-%m-%d %H:%M} UTC, and the journal ends at "
+                f"{moment(self._clock):%Y-%m-%d %H:%M}: its state is not that of this run; begin another with --new"
+            )
+        if stands > self._clock:
             yield from self._taken(self._control.advance(self._clock))
 
     def __iter__(self) -> Iterator[Arrived]:

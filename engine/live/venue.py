@@ -17,7 +17,7 @@ from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol
 
 from engine.errors import BrokerError
-from engine.live.desk import ENDED, LATE, Desk, Receipt, TurnedDown
+from engine.live.desk import ENDED, LATE, CutOff, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.rest import NoAnswer
 from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
@@ -167,7 +167,7 @@ class LiveVenue(Venue):
                 try:
                     sent += self._found(action, bundles.get(action.id, []))
                 except NoAnswer as error:
-                    self._defer(actions, str(error), finding=action.id)
+                    self._defer(actions, error, finding=action.id)
                     actions = []
                     break
         for position, action in enumerate(actions):
@@ -177,7 +177,7 @@ class LiveVenue(Venue):
                 elif action.parent is None and self._still_wanted(action):
                     sent += self._send(action, bundles.get(action.id, []))
             except NoAnswer as error:
-                self._defer(actions[position:], str(error))
+                self._defer(actions[position:], error)
                 break
         self.log.commit()
         return sent
@@ -205,15 +205,24 @@ class LiveVenue(Venue):
         """Whether an order is to be sent: alive, not overtaken, and not known to be there."""
         return order.alive and order.id not in self._ids and not self._overtaken(order)
 
-    def _defer(self, actions: Sequence[Order | _Withdrawal], reason: str, *, finding: int | None = None) -> None:
-        """Keep for the next time what could not be sent; what of it has reached the broker is not known."""
+    def _defer(self, actions: Sequence[Order | _Withdrawal], error: NoAnswer, *, finding: int | None = None) -> None:
+        """Keep for the next time what could not be sent; whether the first of it has reached the broker is not known.
+
+        Of a run that was cut off there, it is known of none.
+        """
         first = actions[0]
         order, remote = (first, None) if isinstance(first, Order) else (first.order, self._ids.get(first.order.id))
-        self.log.write("deferred", order=order.id, withdrawal=remote, finding=finding, reason=reason)
-        self.deferred = reason
+        cut_off = isinstance(error, CutOff)
+        self.log.write(
+            "deferred", order=order.id, withdrawal=remote, finding=finding, cut_off=cut_off, reason=str(error)
+        )
+        self.deferred = str(error)
         kept = [action for action in actions if isinstance(action, _Withdrawal) or action.id not in self._ids]
         self._outbox += kept  # after the withdrawals that have failed: they hold what a close needs
-        self._doubtful |= {action.id for action in kept if isinstance(action, Order)}
+        orders = [action for action in kept if isinstance(action, Order)]
+        if not cut_off:
+            orders = [other for other in orders if finding is None and order in (other, other.parent)]
+        self._doubtful |= {other.id for other in orders}
 
     def _withdraw(self, order: Order, time: int, *, insist: bool) -> None:
         if order.id not in self._ids:
@@ -284,16 +293,15 @@ class LiveVenue(Venue):
         """The broker's ids of the orders whose end it has not told yet."""
         return list(self._remote)
 
-    def take_over(self, closings: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Take for ours the orders by which `nextbar kill` has closed positions in this run's name; their numbers.
+    def take_over(self, closings: Sequence[Mapping[str, Any]]) -> list[Order]:
+        """Take for ours the orders by which `nextbar kill` has closed positions in this run's name.
 
         Args:
             closings: of each ``broker_id``, ``symbol``, ``side`` (1 or -1), ``quantity`` and ``decided`` (UTC ns).
         """
-        numbers = []
+        orders = []
         for closing in closings:
             self._foreign -= 1
-            numbers.append(self._foreign)
             order = Order(
                 id=self._foreign,
                 symbol=closing["symbol"],
@@ -304,7 +312,8 @@ class LiveVenue(Venue):
             )
             self.open_orders[order.id] = order
             self._learn(order, [], Receipt(closing["broker_id"], ()))
-        return numbers
+            orders.append(order)
+        return orders
 
     def adopt(self, trades: Sequence[Mapping[str, Any]], *, decided: int, time: int) -> None:
         """Book what somebody else has traded on the account: a person has said that the broker is right.

@@ -14,6 +14,7 @@ from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.calendars import session_hours, session_number, sessions_of
 from engine.data.timeframes import next_bar_end
+from engine.errors import BrokerError
 from engine.live.connection import Connection
 from engine.live.control import Control
 from engine.live.inbox import Inbox
@@ -130,10 +131,19 @@ class MarketClock:
         self._done = False
 
     def now(self) -> int:
-        """UTC ns. An exchange's time moves from bar to bar; in between it is taken to go on at its speed."""
+        """UTC ns. An exchange's time moves from bar to bar; in between it is taken to go on at its speed.
+
+        While it does not answer, it stands still: nothing is known of it then.
+        """
         if self._control is None:
             return time.time_ns()
-        status = self._control.status()
+        try:
+            status = self._control.status(patient=False)
+        except BrokerError:
+            if not self._told:
+                raise
+            self._at = time.monotonic_ns()
+            return self._told
         told, self._done = int(status["time"]), bool(status["done"])
         if told != self._told:
             self._told, self._at = told, time.monotonic_ns()

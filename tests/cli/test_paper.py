@@ -248,8 +248,8 @@ def test_what_stays_at_the_broker_is_said(sma: Project) -> None:
         process = start("paper", str(run), "--json", **keys)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "the account still holds" in err
-    assert any("the next run wants it flat" in remark for remark in json.loads(out)["remarks"])
+    assert "by its journal the run holds" in err
+    assert any("the same command goes on from there" in remark for remark in json.loads(out)["remarks"])
 
 
 def test_a_port_that_is_none(sma: Project) -> None:

@@ -21,7 +21,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from engine.config import RunConfig
 from engine.credentials import Credentials
-from engine.live.desk import Receipt, TurnedDown
+from engine.live.desk import CutOff, Receipt, TurnedDown
 from engine.live.inbox import Inbox, UpdateMessage
 from engine.live.rest import NoAnswer
 from engine.trading.orders import Order
@@ -139,7 +139,8 @@ class MemoryDesk:
 
     Attributes:
         faults: what becomes of the next requests, by which orders are sent, looked for or cancelled: ``""`` (they are
-            answered), ``lost`` (they do not reach the broker) or ``taken`` (they do, and the answer is lost).
+            answered), ``lost`` (they do not reach the broker), ``taken`` (they do, and the answer is lost) or ``cut``
+            (of an order that is sent: the run was cut off there, and what follows may have been sent too).
         asked: (``send`` or ``find``, client id) of every order that was to be sent or looked for, however often.
         sent: the orders that have reached the broker.
         caught_up: what it was asked for by ``catch_up``.
@@ -161,8 +162,8 @@ class MemoryDesk:
     def send(self, order: Order, legs: Sequence[Order], client_id: str) -> Receipt:
         self.asked.append(("send", client_id))
         fault = self._fault()
-        if fault == "lost":
-            raise NoAnswer("the broker says nothing")
+        if fault in ("lost", "cut"):
+            raise (CutOff if fault == "cut" else NoAnswer)("the broker says nothing")
         self.log.append(("sent", client_id))
         if self.refuse:
             raise TurnedDown(self.refuse)

@@ -109,7 +109,7 @@ def test_what_hinders_only_a_run_that_begins_is_said_where_one_begins_all_at_onc
 def test_a_run_does_not_begin_where_the_broker_does_not_say_what_is_there(
     fake: FakeBroker, fault: str, path: str
 ) -> None:
-    fake.faults.append(("GET", path, fault))
+    fake.faults += [("GET", path, fault)] * (2 if fault == "500" else 1)  # it is asked once more
     refusal(fake, start=True)
 
 
@@ -162,11 +162,18 @@ def test_a_key_that_market_data_refuses_is_the_keys_fault(fake: FakeBroker) -> N
     ],
 )
 def test_a_broker_that_does_not_answer_is_one_sentence(fake: FakeBroker, fault: str, expected: str) -> None:
-    fake.faults.append(("GET", "/v2/account", fault))
+    asked = 2 if fault in ("500", "504") else 1
+    fake.faults += [("GET", "/v2/account", fault)] * asked
     begun = time.monotonic()
     assert expected in refusal(fake)
-    assert time.monotonic() - begun < 2.0
-    assert len(fake.seen) == 1  # the SDK would ask four times, three seconds apart
+    assert time.monotonic() - begun < 1.0 + asked
+    assert len(fake.seen) == asked  # the SDK would ask four times, three seconds apart
+
+
+def test_a_failure_of_the_broker_is_asked_once_more_before_a_run_begins(fake: FakeBroker) -> None:
+    fake.faults.append(("GET", "/v2/account", "504"))
+    with connection(fake) as made:
+        made.check()
 
 
 @pytest.mark.parametrize("answer", [[], "text", 5, None])
@@ -202,6 +209,7 @@ def test_too_many_requests_are_waited_for(fake: FakeBroker, monkeypatch: pytest.
 def test_a_question_that_fails_while_it_runs_can_be_asked_again(fake: FakeBroker) -> None:
     fake.faults += [("GET", "/v2/stocks/bars", "500"), ("GET", "/v2/account", "mute")]
     with connection(fake) as made:
+        made._begins = False
         with pytest.raises(NoAnswer):
             made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
         assert made.rows(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC)) == {}

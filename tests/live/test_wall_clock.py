@@ -13,6 +13,7 @@ from engine.config import BrokerConfig, RiskConfig
 from engine.credentials import Credentials
 from engine.data.bars import Bars
 from engine.data.timeframes import bar_starts
+from engine.errors import BrokerError
 from engine.exchange.server import AccountSpec, ExchangeServer
 from engine.live.connection import Connection
 from engine.live.control import Control
@@ -235,10 +236,20 @@ class Told:
     """An exchange's own calls."""
 
     def __init__(self, now: str, speed: float) -> None:
-        self.time, self.speed, self.done = utc(now), speed, False
+        self.time, self.speed, self.done, self.silent = utc(now), speed, False, False
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, patient: bool = True) -> dict[str, Any]:
+        if self.silent:
+            raise BrokerError("it does not answer")
         return {"time": self.time, "speed": self.speed, "mode": "clock", "done": self.done}
+
+
+def test_the_time_of_an_exchange_that_does_not_answer_stands_still() -> None:
+    exchange = Told("2024-01-02 10:01", 1e9)
+    clock = MarketClock(exchange)  # type: ignore[arg-type]
+    clock.now()
+    exchange.silent = True
+    assert clock.now() == exchange.time
 
 
 @pytest.mark.parametrize(
