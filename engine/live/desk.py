@@ -70,6 +70,22 @@ class CutOff(NoAnswer):
     """The run was cut off before it was known what became of this and of all that followed it."""
 
 
+class OnHold(NoAnswer):
+    """Nothing goes out for now."""
+
+
+class Again(NoAnswer):
+    """There was no answer the first time, and there is none now that it is gone through once more.
+
+    Attributes:
+        cut_off: whether it was a ``CutOff``. ahead: whether exits of other symbols went ahead.
+    """
+
+    def __init__(self, message: str, *, cut_off: bool, ahead: bool) -> None:
+        super().__init__(message)
+        self.cut_off, self.ahead = cut_off, ahead
+
+
 class _Silence(Exception):
     """Nothing that tells whether a request took effect."""
 
@@ -133,7 +149,7 @@ class AlpacaDesk:
             BrokerError: it refuses the keys, or took the order without its legs.
         """
         if self.held:
-            raise NoAnswer(self.held)
+            raise OnHold(self.held)
         request = _request(order, legs, client_id)
         doubtful = False
         for pause in _AGAIN:
@@ -284,7 +300,7 @@ class AlpacaDesk:
             BrokerError: it refuses the keys.
         """
         if self.held:
-            raise NoAnswer(self.held)
+            raise OnHold(self.held)
         taken = False
         for patience in _WITHDRAWAL_SECONDS:
             try:

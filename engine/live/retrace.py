@@ -17,11 +17,10 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import DataError, NextbarError, StrategyError
-from engine.live.desk import LATE, CutOff, Desk, Receipt, TurnedDown
+from engine.live.desk import LATE, Again, CutOff, Desk, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.journal import Entry, plain
 from engine.live.recorded import closings_of, trades_of
-from engine.live.rest import NoAnswer
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import Arrived
 from engine.live.venue import Log
@@ -308,7 +307,7 @@ class Retrace:
         here = finding == body.get("finding") and withdrawal == body["withdrawal"] and order in (None, body["order"])
         if here if finding is None else finding == body.get("finding"):
             self._now.deferred.popleft()
-            raise (CutOff if body.get("cut_off") else NoAnswer)(body["reason"])
+            raise Again(body["reason"], cut_off=bool(body.get("cut_off")), ahead=bool(body.get("ahead")))
 
     def take_updates(self) -> list[UpdateMessage]:
         """The updates that were taken at this time of this step."""

@@ -66,6 +66,7 @@ class Plan:
         history: the bars before the first decision, of every symbol; frames may be empty.
         forecaster: the run file's model, if any.
         ends_when_halted: whether the run ends once a halt has closed everything; a replay goes on, as a backtest does.
+            What a broker does not answer to holds up no exit of another symbol then; a replay keeps the sequence.
     """
 
     run: str
@@ -149,6 +150,7 @@ class LiveRun:
             record=self._decided,
         )
         self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
+        self.venue.exits_first = plan.ends_when_halted
         self._engine = Engine(source=self._steps)
         self._engine.setbroker(self.broker)
         for symbol, frame in plan.history.frames.items():

@@ -17,7 +17,7 @@ from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol
 
 from engine.errors import BrokerError
-from engine.live.desk import ENDED, LATE, CutOff, Desk, Receipt, TurnedDown
+from engine.live.desk import ENDED, LATE, Again, CutOff, Desk, OnHold, Receipt, TurnedDown
 from engine.live.inbox import UpdateMessage
 from engine.live.rest import NoAnswer
 from engine.trading.orders import QUANTITY_EPSILON, QUANTITY_PLACES, SIDE_NAMES, Fill, Order, OrderStatus
@@ -56,6 +56,8 @@ class LiveVenue(Venue):
         may_close: why this order, which closes one, may not: the broker is known to hold less than it closes.
         is_late: whether an order's time has passed: one that opens a position is not sent any more then.
         deferred: why orders wait that were to be sent, or empty.
+        exits_first: whether exits of other symbols go ahead of what the broker does not answer to; what is sent comes
+            in another sequence then.
         clock: monotonic ns, as the messages' times of receipt.
         commission_paid: by our cost model, of all fills.
         fill_latencies: from the sending of an order to the receipt of its fill, ns, the last ones.
@@ -68,6 +70,7 @@ class LiveVenue(Venue):
     may_close: Callable[[Order], str] = lambda order: ""
     is_late: Callable[[Order], bool] = lambda order: False
     deferred: str = ""
+    exits_first: bool = False
     clock: Callable[[], int] = monotonic_ns
     news: Sequence[object] = ("the broker may have told something",)
     commission_paid: float = 0.0
@@ -167,17 +170,50 @@ class LiveVenue(Venue):
                 try:
                     sent += self._found(action, bundles.get(action.id, []))
                 except NoAnswer as error:
-                    self._defer(actions, error, finding=action.id)
-                    actions = []
-                    break
+                    return sent + self._deferred(actions, error, bundles, time, insist=insist, finding=action)
         for position, action in enumerate(actions):
             try:
-                if isinstance(action, _Withdrawal):
-                    self._withdraw(action.order, time, insist=insist)
-                elif action.parent is None and self._still_wanted(action):
-                    sent += self._send(action, bundles.get(action.id, []))
+                sent += self._out(action, bundles, time, insist=insist)
             except NoAnswer as error:
-                self._defer(actions[position:], error)
+                return sent + self._deferred(actions[position:], error, bundles, time, insist=insist)
+        self.log.commit()
+        return sent
+
+    def _out(self, action: Order | _Withdrawal, bundles: Mapping[int, list[Order]], time: int, *, insist: bool) -> bool:
+        """Send an order that is still wanted, or withdraw one; whether an order went out."""
+        if isinstance(action, _Withdrawal):
+            self._withdraw(action.order, time, insist=insist)
+            return False
+        wanted = action.parent is None and self._still_wanted(action)
+        return wanted and self._send(action, bundles.get(action.id, []))
+
+    def _deferred(
+        self,
+        actions: Sequence[Order | _Withdrawal],
+        error: NoAnswer,
+        bundles: Mapping[int, list[Order]],
+        time: int,
+        *,
+        insist: bool,
+        finding: Order | None = None,
+    ) -> int:
+        """Keep what could not be sent; exits of other symbols may go ahead, how many did.
+
+        A second one without an answer, and the broker is taken to be out of reach.
+        """
+        sent = 0
+        stuck = {(finding or _order_of(actions[0])).symbol}
+        ahead = self._defer(actions, error, finding=None if finding is None else finding.id)
+        for action in actions if ahead else ():
+            order = _order_of(action)
+            exits = isinstance(action, _Withdrawal) or (order.closing and order.parent is None)
+            if order.symbol in stuck or not exits or order.id in self._doubtful or action not in self._outbox:
+                continue
+            self._outbox.remove(action)
+            try:
+                sent += self._out(action, bundles, time, insist=insist)
+            except NoAnswer as again:
+                self._defer([action], again)
                 break
         self.log.commit()
         return sent
@@ -205,16 +241,26 @@ class LiveVenue(Venue):
         """Whether an order is to be sent: alive, not overtaken, and not known to be there."""
         return order.alive and order.id not in self._ids and not self._overtaken(order)
 
-    def _defer(self, actions: Sequence[Order | _Withdrawal], error: NoAnswer, *, finding: int | None = None) -> None:
+    def _defer(self, actions: Sequence[Order | _Withdrawal], error: NoAnswer, *, finding: int | None = None) -> bool:
         """Keep for the next time what could not be sent; whether the first of it has reached the broker is not known.
 
-        Of a run that was cut off there, it is known of none.
+        Of a run that was cut off there, it is known of none. Whether exits of other symbols go ahead.
         """
         first = actions[0]
         order, remote = (first, None) if isinstance(first, Order) else (first.order, self._ids.get(first.order.id))
-        cut_off = isinstance(error, CutOff)
+        if isinstance(error, Again):
+            cut_off, ahead = error.cut_off, error.ahead
+        else:
+            cut_off = isinstance(error, CutOff)
+            ahead = self.exits_first and not isinstance(error, CutOff | OnHold)
         self.log.write(
-            "deferred", order=order.id, withdrawal=remote, finding=finding, cut_off=cut_off, reason=str(error)
+            "deferred",
+            order=order.id,
+            withdrawal=remote,
+            finding=finding,
+            cut_off=cut_off,
+            ahead=ahead,
+            reason=str(error),
         )
         self.deferred = str(error)
         kept = [action for action in actions if isinstance(action, _Withdrawal) or action.id not in self._ids]
@@ -223,6 +269,7 @@ class LiveVenue(Venue):
         if not cut_off:
             orders = [other for other in orders if finding is None and order in (other, other.parent)]
         self._doubtful |= {other.id for other in orders}
+        return ahead
 
     def _withdraw(self, order: Order, time: int, *, insist: bool) -> None:
         if order.id not in self._ids:
@@ -481,6 +528,10 @@ class LiveVenue(Venue):
         The legs were cancelled with it, and are alive at the broker: they would hold the position back.
         """
         self._outbox += [_Withdrawal(leg) for leg in self._remote.values() if leg.parent is order]
+
+
+def _order_of(action: Order | _Withdrawal) -> Order:
+    return action if isinstance(action, Order) else action.order
 
 
 def order_fields(order: Order, client_id: str) -> dict[str, Any]:

@@ -105,6 +105,12 @@ def account() -> Account:
     return Account()
 
 
+def deferred_entry(withdrawal: str | None) -> dict[str, Any]:
+    """What the journal says of the first order, where the broker said nothing."""
+    why = "the broker says nothing"
+    return {"order": 1, "withdrawal": withdrawal, "finding": None, "cut_off": False, "ahead": False, "reason": why}
+
+
 # --- what leaves the house -----------------------------------------------------------------------------------------
 
 
@@ -178,7 +184,14 @@ def test_an_order_that_nobody_answers_to_is_deferred_and_looked_for_before_it_is
     account.desk.faults.append(fault)
     order = account.sent()
     assert account.venue.deferred == "the broker says nothing"
-    silent = {"order": 1, "withdrawal": None, "finding": None, "cut_off": False, "reason": "the broker says nothing"}
+    silent = {
+        "order": 1,
+        "withdrawal": None,
+        "finding": None,
+        "cut_off": False,
+        "ahead": False,
+        "reason": "the broker says nothing",
+    }
     assert account.log.of("deferred") == [silent]
     assert (order.status, account.venue.unsent, account.venue.waiting) == (OrderStatus.ACCEPTED, 1, [])
     assert account.venue.doubtful_ids == {account.venue.client_id(order)}
@@ -231,6 +244,52 @@ def test_what_follows_an_order_that_nobody_answers_to_waits_with_it_and_keeps_it
     ids = [account.venue.client_id(order) for order in (first, second)]
     # The second was not tried, and cannot be there.
     assert account.desk.asked[2:] == [("find", ids[0]), ("send", ids[0]), ("send", ids[1])]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_exit_of_another_symbol_goes_ahead_of_what_nobody_answers_to_where_the_market_does_not_wait(
+    first: bool,
+) -> None:
+    account = Account(exits_first=first)
+    account.prices["B"] = 50.0
+    stop = Order(id=next(account.ids), symbol="B", side=BUY, quantity=5.0)
+    assert account.venue.submit(stop)
+    account.venue.flush(DAY)
+    account.desk.tell("r1", "fill", quantity=5.0, price=50.0)
+    account.step()
+    protect = Order(id=next(account.ids), symbol="B", side=SELL, quantity=5.0, type="stop", stop_price=45.0)
+    assert account.venue.submit(protect)
+    account.venue.flush(DAY)
+    entry = account.order()
+    account.venue.cancel(protect)
+    leave = Order(id=next(account.ids), symbol="B", side=SELL, quantity=5.0)
+    assert account.venue.submit(leave)
+    account.desk.faults.append("lost")
+    account.venue.flush(DAY)
+    sent = [order for order, _, _ in account.desk.sent]
+    assert (leave in sent, entry in sent) == (first, False)
+    assert account.desk.withdrawn == (["r2"] if first else [])
+    assert account.venue.deferred
+    account.venue.flush(DAY)
+    assert {entry, leave} <= {order for order, _, _ in account.desk.sent}
+
+
+def test_after_a_second_one_without_an_answer_nothing_more_is_tried() -> None:
+    account = Account(exits_first=True)
+    for symbol in "BCD":
+        account.prices[symbol] = 50.0
+        assert account.venue.submit(Order(id=next(account.ids), symbol=symbol, side=BUY, quantity=5.0))
+        account.venue.flush(DAY)
+        account.desk.tell(f"r{len(account.desk.sent)}", "fill", quantity=5.0, price=50.0)
+    account.step()
+    account.order()
+    for symbol in "BCD":
+        assert account.venue.submit(Order(id=next(account.ids), symbol=symbol, side=SELL, quantity=5.0))
+    account.desk.faults.extend(["lost", "lost"])
+    begun = len(account.desk.asked)
+    account.venue.flush(DAY)
+    assert len(account.desk.asked) == begun + 2
+    assert account.venue.flush(DAY) == 4
 
 
 def test_as_long_as_nobody_answers_it_is_deferred_again(account: Account) -> None:
@@ -422,7 +481,14 @@ def test_a_cancel_that_nobody_answers_to_is_deferred_with_what_follows_it(accoun
     other = account.order()
     account.desk.faults.append(fault)
     assert account.venue.flush(DAY) == 0
-    silent = {"order": 1, "withdrawal": "r1", "finding": None, "cut_off": False, "reason": "the broker says nothing"}
+    silent = {
+        "order": 1,
+        "withdrawal": "r1",
+        "finding": None,
+        "cut_off": False,
+        "ahead": False,
+        "reason": "the broker says nothing",
+    }
     assert account.log.of("deferred") == [silent]
     assert (account.venue.unsent, account.venue.has_outgoing, limit.alive) == (1, True, False)
     account.venue.flush(DAY)
