@@ -151,7 +151,7 @@ def test_without_apprise_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", none)
-    with pytest.raises(ConfigError, match=r"pip install nextbar\[notify\]") as caught:
+    with pytest.raises(ConfigError, match=r"pip install 'nextbar\[notify\]'") as caught:
         from_environment(environment={"NEXTBAR_NOTIFY": URL})
     assert "pass-word" not in str(caught.value)
 
