@@ -114,6 +114,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
             "latency_ms": {name: _quantiles(values) for name, values in sorted(recorded.latencies_ms.items())},
         },
         own_costs=replayed and not recorded.counts.get("adopted"),
+        averaged=recorded.averaged,
     )
     run.manifest["status"] = recorded.ended or RUNNING
     # Of the run file as it was given: in the folder, its paths are absolute.

@@ -33,6 +33,7 @@ class Recorded:
         latencies_ms: name -> milliseconds of each step.
         differences: between the broker's account and our ledger when they were last compared, in sentences.
         bundles: names of the bundles that the strategy forecast with.
+        averaged: numbers of the orders whose fills were missed, and booked at the average that the broker told.
         accepted: differences that a person has said the broker is right about, in sentences. unexplained_cash: what was
             paid into the account or out of it then, account currency.
         halted: why a limit stopped trading, or empty.
@@ -49,6 +50,7 @@ class Recorded:
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
     bundles: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    averaged: set[int] = field(default_factory=set)
     accepted: tuple[str, ...] = ()
     unexplained_cash: float = 0.0
     halted: str = ""
@@ -123,6 +125,8 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
         case "fill":
             fill = fill_of(body)
             recorded.ledger.apply(fill)
+            if body.get("averaged"):
+                recorded.averaged.add(fill.order_id)
             orders[fill.order_id].filled_quantity += fill.quantity
         case "interest":
             recorded.ledger.cash, recorded.ledger.interest_paid = body["cash"], body["paid"]

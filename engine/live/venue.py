@@ -510,7 +510,8 @@ class LiveVenue(Venue):
         for kept in (self.ledger.fills, self.ledger.cash_history):
             if len(kept) > 2 * _KEPT_FILLS:
                 del kept[:_KEPT_FILLS]
-        self.log.write("fill", **fill_fields(fill))
+        # What was missed and asked for may be several executions: their average is known, not each price.
+        self.log.write("fill", **fill_fields(fill), averaged=not fields.get("execution_id"))
         if order.id in self._sent:
             self.fill_latencies.append(received - self._sent[order.id])
         if not order.alive:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,7 @@ def record_run(
     remarks: Sequence[str],
     more: Mapping[str, Any] | None = None,
     own_costs: bool = True,
+    averaged: Collection[int] = (),
 ) -> Run:
     """Everything a run folder holds, from what was done.
 
@@ -52,6 +53,7 @@ def record_run(
         remarks: sentences that belong on the report.
         more: further entries of the manifest.
         own_costs: whether fills paid the run file's slippage, as everywhere but at a broker of flesh and blood.
+        averaged: numbers of orders of which only the average price is known, not what each execution paid.
 
     Raises:
         NextbarError: the audit found what must not be.
@@ -105,7 +107,7 @@ def record_run(
             "close_only": bars.close_only,
             "orders_hash": orders_hash(orders[orders["status"] != OrderStatus.REFUSED.value]),
             "fills_hash": fills_hash(fills),
-            "audit": audit(simulation, config, own_costs=own_costs),
+            "audit": audit(simulation, config, own_costs=own_costs, averaged=averaged),
             **(more or {}),
         },
         config=portable(config),
@@ -127,7 +129,9 @@ def record_run(
     )
 
 
-def audit(simulation: Simulation, config: RunConfig, *, own_costs: bool = True) -> dict[str, str]:
+def audit(
+    simulation: Simulation, config: RunConfig, *, own_costs: bool = True, averaged: Collection[int] = ()
+) -> dict[str, str]:
     """Check on every run what must hold on every run; an error here is a defect of nextbar, and nothing is written."""
     early = [fill for fill in simulation.ledger.fills if fill.time <= fill.decided]
     if early:
@@ -147,7 +151,9 @@ def audit(simulation: Simulation, config: RunConfig, *, own_costs: bool = True) 
     for fill in ledger.fills if own_costs else ():
         slipped_price = slipped(fill.reference_price, fill.side, costs.slippage_bps)
         paid = fill.price == slipped_price or kinds[fill.order_id] in ("limit", "stop_limit")
-        if not paid or fill.commission != costs.commission(fill.quantity, fill.price):
+        if fill.order_id not in averaged and (
+            not paid or fill.commission != costs.commission(fill.quantity, fill.price)
+        ):
             raise NextbarError(
                 f"audit: order {fill.order_id} did not pay the run file's costs; the strategy may have changed them"
             )

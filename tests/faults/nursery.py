@@ -32,6 +32,7 @@ from engine.exchange.faults import Faults
 from engine.exchange.server import ExchangeServer
 from engine.paper import paper
 from engine.paper_run import PaperRun
+from engine.report.run import load_manifest
 from engine.report.tear_sheet import render_report  # noqa: F401  so that no attempt has to import it
 from tests.faults.crash_points import POINTS
 
@@ -170,7 +171,10 @@ def _ended(trial: _Trial) -> dict[str, Any]:
 
 
 def _orders(root: Path) -> dict[str, Any]:
-    """What the exchange has taken: the client ids of its orders, in their order, of the one run there is."""
+    """What the exchange has taken: the client ids of its orders, in their order; and how many runs there are.
+
+    A run that was over when its process was killed does not count: the next attempt rightly begins another.
+    """
     states = sorted(root.glob("runs/*/exchange.sqlite"))
     if not states:
         return {"runs": 0, "client_ids": []}
@@ -179,7 +183,8 @@ def _orders(root: Path) -> dict[str, Any]:
         rows = database.execute("SELECT detail FROM actions WHERE kind = 'submit' ORDER BY number").fetchall()
     finally:
         database.close()
-    return {"runs": len(states), "client_ids": [json.loads(detail)["client_order_id"] for (detail,) in rows]}
+    over = sum(load_manifest(state.parent)["status"] in ("completed", "halted") for state in states[:-1])
+    return {"runs": len(states) - over, "client_ids": [json.loads(detail)["client_order_id"] for (detail,) in rows]}
 
 
 def run_plan(plan: dict[str, Any]) -> list[dict[str, Any]]:
