@@ -31,7 +31,7 @@ def test_each_answer_names_the_step_and_the_last_one_says_that_there_are_no_more
             "mode": "lock-step", "speed": None, "time": ends[0], "done": False, "step": 0, "bars": 0,
             "trade_updates": 0,
         }  # fmt: skip
-        nothing = {"bars": 0, "trade_updates": 0, "shown": 0, "told": []}
+        nothing = {"bars": 0, "trade_updates": 0, "shown": 0, "told": [], "hears_trades": False, "hears_bars": False}
         assert floor.advance() == nothing | {
             "time": ends[1], "done": False, "step": 1, "start": ends[0], "moved": True,
         }  # fmt: skip
