@@ -56,11 +56,11 @@ class Client:
         del self.told[: self._told_before]
         self._told_before = 0
         self.shown = 0
+        self.hears_trades = bool(self.trading)
+        self.hears_bars = self.data is not None and any(self.data.symbols.values())
 
     def begin_matching(self) -> None:
         """Cut the connections that a fault cuts before the step's messages."""
-        self.hears_trades = bool(self.trading)
-        self.hears_bars = self.data is not None and any(self.data.symbols.values())
         if self._faults is None or self._line is None:
             return
         if self.data is not None and self._faults.take("drop-bars"):
