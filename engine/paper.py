@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig, digest, dump
-from engine.errors import ConfigError, DataError, NextbarError
+from engine.errors import ConfigError, DataError, NextbarError, StrategyError
 from engine.live.journal import FILE, Journal
 from engine.notices import Notifier, Silence, from_environment
 from engine.paper_past import Earlier, earlier_run
@@ -122,7 +122,9 @@ def _trade(session: Session, earlier: Earlier | None, *, root: Path, now: dateti
         how = run.trade()
     except BaseException as error:
         # The failure is what is told: what can be reported beside it is, and what cannot is left.
-        journal.drop()
+        # What a strategy did before it raised is whole: the step's news were booked before it was asked.
+        if not isinstance(error, StrategyError):
+            journal.drop()
         with suppress(NextbarError):
             _end(journal, _FAILED, f"{type(error).__name__}: {error}")
             _finished(folder, prepared, _FAILED)
