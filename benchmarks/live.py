@@ -196,8 +196,9 @@ def _bare_latencies(place: Path, count: int) -> np.ndarray:
         thread = threading.Thread(target=stream.run, daemon=True)
         thread.start()
         _wait(done)
+        clock = int(control.status()["time"])
         for _ in range(count):
-            control.advance()
+            clock = control.advance(clock).time or clock
             _wait(done)
         loop = stream._loop
         asyncio.run_coroutine_threadsafe(stream.stop_ws(), loop).result(10)
