@@ -236,7 +236,7 @@ def _run(
     with Connection(credentials, config, streamed=streamed) as connection:
         connection.check()
         connection.open()
-        journal = Journal.create(place / "journal.sqlite", {"id": "bench", "run": "bench"})
+        journal = Journal.open(place / "journal.sqlite", {"id": "bench", "run": "bench"})
         control = Control(credentials)
         clock = int(control.status()["time"])
         desk = AlpacaDesk(connection.trading, connection.inbox)

@@ -59,7 +59,7 @@ class Journal:
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, identity: str | None = None) -> None:
-        """A journal whose tables are there; ``create``, ``open`` and ``read_only`` make one.
+        """A journal whose tables are there; ``open`` and ``read_only`` make one.
 
         Raises:
             DataError: it is damaged, another run's or of another schema.
@@ -91,25 +91,6 @@ class Journal:
         self._ballast = Ballast(path.with_suffix(".ballast"))
         self._monotonic: Callable[[], float] = time.monotonic
         self._refill_at = 0.0
-
-    @classmethod
-    def create(
-        cls, path: Path, about: Mapping[str, Any], *, monotonic: Callable[[], float] = time.monotonic
-    ) -> Journal:
-        """A new journal; ``about`` says whose it is: at least ``id``, which its run's manifest repeats.
-
-        Raises:
-            StorageError: it is there already, another process writes it, or it cannot be written.
-        """
-        with Written(path):
-            lock = locks.take(path)
-        try:
-            if path.exists():
-                raise StorageError(f"{path}: there is a journal already; a run has one of its own")
-            return cls._to_write(path, about, lock, monotonic)
-        except BaseException:
-            os.close(lock)
-            raise
 
     @classmethod
     def open(cls, path: Path, about: Mapping[str, Any], *, monotonic: Callable[[], float] = time.monotonic) -> Journal:

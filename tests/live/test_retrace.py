@@ -95,7 +95,7 @@ def plan(**arguments: Any) -> Plan:
 
 
 def run_into(path: Path) -> LiveRun:
-    journal = Journal.create(path, {"id": "x", "run": "20240102T000000Z-retrace"})
+    journal = Journal.open(path, {"id": "x", "run": "20240102T000000Z-retrace"})
     desk = MemoryDesk()
     run = LiveRun(plan(), source=Market(desk), desk=desk, log=journal)
     run.run()
@@ -109,7 +109,7 @@ Between = Callable[[LiveRun, MemoryDesk, int], Iterator[Arrived]]
 
 def record(path: Path, planned: Plan, between: Between = lambda run, desk, number: iter(())) -> list[Entry]:
     """The journal of a run."""
-    journal = Journal.create(path, {"id": "x"})
+    journal = Journal.open(path, {"id": "x"})
     desk = MemoryDesk()
     market = Market(desk, lambda number: between(run, desk, number))
     run = LiveRun(planned, source=market, desk=desk, log=journal)
@@ -438,7 +438,7 @@ def test_the_last_news_come_after_what_the_strategy_asked_for_at_its_stop(tmp_pa
 
 def before_the_first_bar(path: Path, what: Callable[[LiveRun, Journal], None]) -> tuple[list[Entry], LiveRun]:
     """The journal of a run to which something happens before its first bar."""
-    journal = Journal.create(path, {"id": "x"})
+    journal = Journal.open(path, {"id": "x"})
     desk = MemoryDesk()
 
     class Source:
@@ -587,7 +587,7 @@ def test_the_records_are_the_runs_own(tmp_path: Path) -> None:
 
 
 def test_a_journal_without_a_decision_says_so(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "journal.sqlite", {"id": "x"})
+    journal = Journal.open(tmp_path / "journal.sqlite", {"id": "x"})
     journal.write("history", symbol="A", bars=[])
     journal.commit()
     recorded = read_recorded(journal, cash=1.0)
@@ -611,7 +611,7 @@ SPOILT = [
 
 @pytest.mark.parametrize(("kind", "body"), SPOILT, ids=lambda value: json.dumps(value))
 def test_a_record_that_cannot_be_is_one_sentence_that_names_the_entry(tmp_path: Path, kind: str, body: Any) -> None:
-    journal = Journal.create(tmp_path / "journal.sqlite", {"id": "x"})
+    journal = Journal.open(tmp_path / "journal.sqlite", {"id": "x"})
     journal.write("history", symbol="A", bars=[])
     journal.write(kind, **body)
     journal.commit()

@@ -98,7 +98,7 @@ def test_two_years_of_minutes_leave_no_trace_in_memory(tmp_path: Path, capsys: p
             data_url=exchange.url,
             trading_stream_url=f"{exchange.url.replace('http:', 'ws:', 1)}/stream",
         )
-        journal = Journal.create(tmp_path / "journal.sqlite", {"id": "soak", "run": "soak"})
+        journal = Journal.open(tmp_path / "journal.sqlite", {"id": "soak", "run": "soak"})
         with Connection(credentials, rules, streamed=True) as connection:
             connection.check()
             connection.open()

@@ -141,7 +141,7 @@ def replayed(
             connection.open()
             control = Control(credentials)
             path = folder / f"journal-{len(list(folder.iterdir()))}.sqlite"
-            journal = Journal.create(path, {"id": "test"})
+            journal = Journal.open(path, {"id": "test"})
             try:
                 known = [int(frame.index[-1].value) for frame in history.frames.values() if len(frame)]
                 clock = int(control.status()["time"])
