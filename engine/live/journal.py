@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.errors import DataError, StorageError
+from engine.errors import DataError
 from engine.live import locks
 from engine.live.ballast import Ballast, is_full
 from engine.live.journal_file import Read, Written, about_of, begin, chained, encoded, never_begun, reading
