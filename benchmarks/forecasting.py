@@ -31,8 +31,9 @@ from benchmarks.market import daily_bars
 from engine.cerebro.broker import Broker
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine
-from engine.config import LstmConfig, load_config
+from engine.config import LstmConfig
 from engine.data.bars import Bars
+from engine.run_file import load_config
 from models.bundle import EpochLosses, load_bundle, new_bundle, own_model, write_bundle
 from models.features import Columns, parse_features
 from models.forecaster import BATCH, Forecaster

@@ -31,7 +31,7 @@ from alpaca.trading.requests import MarketOrderRequest
 
 from benchmarks.harness import Comparison, Measured, Rate
 from benchmarks.market import random_walk
-from engine.config import RunConfig, load_config
+from engine.config import RunConfig
 from engine.credentials import Credentials
 from engine.data.bars import Bars
 from engine.data.calendars import session_hours
@@ -41,6 +41,7 @@ from engine.live.desk import AlpacaDesk
 from engine.live.journal import Journal
 from engine.live.run import LiveRun, Plan
 from engine.live.sources import LockStep, starts_seen
+from engine.run_file import load_config
 from strategies.rule import Context
 from strategies.runner import RuleStrategy
 from strategies.sma_cross import SmaCross

@@ -13,7 +13,8 @@ from torch import nn
 from benchmarks.forecasting import QUICKSTART
 from benchmarks.harness import Comparison, Disagreement, Measured, rounds, seconds_of, timed
 from benchmarks.market import daily_bars
-from engine.config import LstmConfig, TrainingConfig, load_config
+from engine.config import LstmConfig, TrainingConfig
+from engine.run_file import load_config
 from models.bundle import own_model
 from models.features import parse_features
 from models.networks import Network, build_network

@@ -101,7 +101,7 @@ def train(
 ) -> None:
     """Train the run file's model and write its bundle, scored beside naive forecasts."""
     from engine import terminal
-    from engine.config import load_config
+    from engine.run_file import load_config
     from engine.training import train
 
     resolved = load_config(config, overrides or ())
@@ -128,8 +128,8 @@ def backtest(
     """Run the strategy over the test span beside buy-and-hold, and write the run folder with its report."""
     from engine import terminal
     from engine.backtest import backtest
-    from engine.config import load_config
     from engine.errors import RiskHalt
+    from engine.run_file import load_config
 
     resolved = load_config(config, overrides or ())
     with terminal.progress("backtest") as on_progress, terminal.stdout_kept():
@@ -169,9 +169,9 @@ def paper(
 ) -> int:
     """Trade the strategy on paper: at Alpaca with keys, or on the embedded exchange with --replay."""
     from engine import terminal
-    from engine.config import load_config
     from engine.errors import RiskHalt
     from engine.paper import paper
+    from engine.run_file import load_config
     from engine.watch import watching
 
     resolved = load_config(config, overrides or ())
@@ -240,8 +240,8 @@ def exchange(
 ) -> None:
     """Serve the run file's test span as an Alpaca-compatible exchange on this machine, to practise on."""
     from engine import terminal
-    from engine.config import load_config
     from engine.exchange.faults import Faults
+    from engine.run_file import load_config
     from engine.serving import PRACTICE, serve
 
     resolved = load_config(config, overrides or ())
@@ -297,7 +297,8 @@ def compare(
 def config(config: Config, *, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print the run file with every default filled in."""
     from engine import terminal
-    from engine.config import dump, load_config
+    from engine.config import dump
+    from engine.run_file import load_config
 
     resolved = dump(load_config(config, overrides or ()))
     if as_json:

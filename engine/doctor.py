@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.checks import Check, Question, Skipped
-from engine.config import RunConfig, load_config
+from engine.config import RunConfig
 from engine.credentials import DOTENV, ENDPOINT, KEY, SECRET, Credentials, find_credentials, read_dotenv
 from engine.data.alpaca import DEFAULT_FEED
 from engine.errors import BrokerError, ConfigError, NextbarError
 from engine.machine import machine_questions
 from engine.notices import NOTIFY, apprise_sender, notify_urls
+from engine.run_file import load_config
 
 if TYPE_CHECKING:
     from engine.live.answers import Questioner, Subject

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import load_config
 from engine.credentials import Credentials, find_credentials
 from engine.errors import BrokerError, StorageError
 from engine.exchange.account import PRACTICE, AccountSpec
@@ -18,6 +17,7 @@ from engine.exchange.server import ExchangeServer
 from engine.live.account_rest import AccountRest, Persistence, account_rest
 from engine.live.control import Control
 from engine.live.rest import AccountLock
+from engine.run_file import load_config
 from engine.serving import bars_to_replay
 
 STATE = "exchange.sqlite"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from engine.config import RunConfig, load_config
+from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
 from engine.data.sources import load_benchmark
@@ -21,6 +21,7 @@ from engine.preparation import buy_and_hold
 from engine.remarks import observations
 from engine.report.recording import record_run
 from engine.report.run import RUNNING, Run, load_manifest
+from engine.run_file import load_config
 from engine.simulation.simulate import RecordedForecasts, Simulation, equity_curve
 from engine.trading.ledger import Ledger
 from engine.trading.trades import round_trips

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config import load_config
 from engine.errors import DataError, StorageError
 from engine.paper_record import record_paper
 from engine.preparation import forecaster_of
 from engine.report.run import RUNNING, Metrics, Run, find_run, load_manifest, load_run
 from engine.report.tear_sheet import render_report
+from engine.run_file import load_config
 
 
 @dataclass(frozen=True, kw_only=True)

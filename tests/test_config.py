@@ -14,8 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import BundleReference, DataConfig, LstmConfig, RunConfig, digest, dump, load_config
+from engine.config import BundleReference, DataConfig, LstmConfig, RunConfig, digest, dump
 from engine.errors import ConfigError
+from engine.run_file import load_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -17,13 +17,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pandas as pd
 import pytest
 
-from engine.config import DataConfig, load_config
+from engine.config import DataConfig
 from engine.credentials import Credentials
 from engine.data import alpaca
 from engine.data.alpaca import fetch_bars, load_alpaca
 from engine.data.sources import load_bars
 from engine.data.timeframes import bar_starts, in_session
 from engine.errors import BrokerError, ConfigError, DataError
+from engine.run_file import load_config
 
 # alpaca-py imports it.
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")

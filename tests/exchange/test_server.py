@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 import requests
 
-from engine.config import load_config
 from engine.data.bars import Bars
 from engine.errors import BrokerError, ConfigError, DataError
 from engine.exchange.server import AccountSpec, ExchangeServer
 from engine.preparation import prepare
+from engine.run_file import load_config
 from engine.serving import PRACTICE, bars_to_replay
 from tests.exchange.floor import KEY, SECRET, Floor, broker, days, flat, minutes
 
@@ -132,7 +132,7 @@ def test_weekly_bars_are_carried() -> None:
 
 SCRIPT = """
 import pathlib, sys
-from engine.config import load_config
+from engine.run_file import load_config
 from engine.serving import serve
 config = load_config(pathlib.Path("configs/minutes.yaml"))
 def ready(url):

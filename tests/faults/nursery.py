@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import engine.paper_stage
-from engine.config import load_config
 from engine.exchange.faults import Faults
 from engine.exchange.server import ExchangeServer
 from engine.paper import paper
 from engine.paper_run import PaperRun
 from engine.report.run import load_manifest
 from engine.report.tear_sheet import render_report  # noqa: F401  so that no attempt has to import it
+from engine.run_file import load_config
 from tests.faults.crash_points import POINTS
 
 _MOST_ATTEMPTS = 12

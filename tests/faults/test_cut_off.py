@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.config import load_config
 from engine.errors import BrokerError, DataError, NextbarError, RiskHalt, StorageError
 from engine.exchange.account import PRACTICE, AccountSpec
 from engine.exchange.server import ExchangeServer
@@ -20,6 +19,7 @@ from engine.live.journal import Journal
 from engine.live.recorded import read_recorded
 from engine.live.switch import Switch
 from engine.paper import PaperReport, paper
+from engine.run_file import load_config
 from engine.serving import bars_to_replay
 from engine.trading.orders import BUY, SELL
 from tests.faults.harness import DAILY, run_trials

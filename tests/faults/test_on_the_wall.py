@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.config import load_config
 from engine.exchange.account import AccountSpec
 from engine.exchange.faults import Faults
 from engine.exchange.server import ExchangeServer
 from engine.live.journal import Journal
 from engine.live.recorded import Recorded, read_recorded
+from engine.run_file import load_config
 from engine.serving import bars_to_replay
 from tests.faults.harness import HERE, MINUTES
 

@@ -13,7 +13,6 @@ import pytest
 import requests
 import yaml
 
-from engine.config import load_config
 from engine.errors import BrokerError
 from engine.exchange.account import AccountSpec
 from engine.exchange.server import ExchangeServer
@@ -21,6 +20,7 @@ from engine.live.connection import Connection
 from engine.live.journal import Journal
 from engine.paper import PaperReport, paper
 from engine.paper_record import read_paper
+from engine.run_file import load_config
 from engine.serving import bars_to_replay
 from tests.faults.harness import DAILY, HERE, MINUTES
 

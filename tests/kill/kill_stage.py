@@ -14,7 +14,7 @@ import pytest
 import requests
 import yaml
 
-from engine.config import RunConfig, load_config
+from engine.config import RunConfig
 from engine.errors import NextbarError
 from engine.exchange.account import AccountSpec
 from engine.exchange.server import ExchangeServer
@@ -24,6 +24,7 @@ from engine.live.account_rest import Persistence
 from engine.live.flatten import Waits
 from engine.live.journal import FILE, Entry, Journal
 from engine.paper import PaperReport, paper
+from engine.run_file import load_config
 from engine.serving import bars_to_replay
 
 NOW = datetime(2026, 11, 24, 10, 31, 2, tzinfo=UTC)

@@ -11,12 +11,12 @@ import requests
 from alpaca.trading.client import TradingClient
 from kill_stage import REASON, KillStage, entries, served, status_of
 
-from engine.config import load_config
 from engine.errors import BrokerError, RiskHalt
 from engine.live.journal import FILE
 from engine.live.kill_notes import KillNotes
 from engine.live.rest import AccountLock
 from engine.live.switch import Switch
+from engine.run_file import load_config
 from engine.twin import twin
 
 BOTH = [("sell", "AAPL", 10.0), ("sell", "MSFT", 20.0)]

@@ -494,8 +494,8 @@ def test_the_picture_in_the_documentation_names_no_address():
 
 def replayed(folder: Path) -> View:
     """The view of the quickstart's replay after some months; the folder holds its trained bundle."""
-    from engine.config import load_config
     from engine.paper import paper
+    from engine.run_file import load_config
 
     clock, views = Clock(time.monotonic, lambda: datetime.now(UTC)), []
 

@@ -10,10 +10,11 @@ import pytest
 from market import minutes
 
 from engine.backtest import backtest
-from engine.config import BrokerConfig, load_config
+from engine.config import BrokerConfig
 from engine.exchange.account import AccountSpec
 from engine.exchange.server import ExchangeServer
 from engine.paper import paper
+from engine.run_file import load_config
 from engine.training import train
 from engine.twin import twin
 

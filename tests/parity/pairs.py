@@ -12,9 +12,10 @@ import pandas as pd
 import yaml
 
 from engine.backtest import BacktestReport, backtest
-from engine.config import RunConfig, load_config
+from engine.config import RunConfig
 from engine.live.journal import FILE, Entry, Journal
 from engine.paper import PaperReport, paper
+from engine.run_file import load_config
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
