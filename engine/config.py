@@ -123,12 +123,36 @@ class Spans(Section):
         return span
 
 
+class CleaningConfig(Section):
+    """What is done with each kind of fault in the bars; what each kind is, docs/data.md says.
+
+    What cannot be a bar is dropped, what contradicts itself is refused, what may be real is flagged: kept, and told.
+    """
+
+    duplicate: Literal["drop", "refuse"] = "drop"
+    conflict: Literal["drop", "refuse"] = "refuse"
+    disorder: Literal["repair", "refuse"] = "repair"
+    missing_value: Literal["drop", "repair", "refuse"] = "drop"
+    impossible: Literal["drop", "repair", "refuse"] = "drop"
+    off_session: Literal["drop", "flag", "refuse"] = "drop"
+    gap: Literal["flag", "refuse"] = "flag"
+    stale: Literal["flag", "drop", "refuse"] = "flag"
+    spike: Literal["flag", "drop", "repair", "refuse"] = "flag"
+    jump: Literal["flag", "refuse"] = "flag"
+    zero_volume: Literal["flag", "drop", "refuse"] = "flag"
+    late_start: Literal["flag", "refuse"] = "flag"
+    early_end: Literal["flag", "refuse"] = "flag"
+
+
 class DataConfig(Section):
     """Which bars: a source, its symbols, and how to read them."""
 
     source: str
     symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)]
     timeframe: Timeframe = "1d"
+    base: Timeframe | None = None
+    slower: Annotated[tuple[Timeframe, ...], AfterValidator(_distinct)] | None = None
+    cleaning: CleaningConfig = CleaningConfig()
     benchmark: str | None = None
     path: Path | None = None
     columns: Mapping[str, str] | None = None

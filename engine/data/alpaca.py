@@ -15,8 +15,9 @@ import pandas as pd
 
 from engine.config import Adjustment, DataConfig, Feed
 from engine.credentials import Credentials, find_credentials
-from engine.data.bars import COLUMNS, Bars
+from engine.data.bars import COLUMNS
 from engine.data.calendars import ZONE
+from engine.data.raw import Raw
 from engine.data.timeframes import bar_ends, in_session, is_intraday
 from engine.data.validation import validated
 from engine.errors import BrokerError, ConfigError, DataError
@@ -42,7 +43,7 @@ _OUT_OF_SESSION = 570
 _KEYS = ("o", "h", "l", "c", "v")
 
 
-def load_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = None) -> Bars:
+def read_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = None) -> Raw:
     """The run file's bars from ``data.start`` to the last one that is complete.
 
     Keys come from the environment, or from ``.env`` in the working folder or beside the run file.
@@ -63,7 +64,7 @@ def load_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = No
     frames = fetch_bars(
         find_credentials(folder),
         sorted(data.symbols),
-        data.timeframe,
+        data.base or data.timeframe,
         start=pd.Timestamp(data.start, tz=ZONE),
         feed=feed,
         adjustment=adjustment,
@@ -75,9 +76,9 @@ def load_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = No
                 f"alpaca, {symbol}: at least two bars are needed, and the {feed} feed has {len(frame) or 'none'} of "
                 f"{data.timeframe} since {data.start}; check the symbol, or set data.start to an earlier day"
             )
-    return Bars(
+    return Raw(
         frames=frames,
-        timeframe=data.timeframe,
+        timeframe=data.base or data.timeframe,
         adjustment="none" if adjustment == "raw" else adjustment,
         source=data.source,
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+
+from engine.data.quality import Quality
+from engine.data.raw import Raw
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -28,6 +31,7 @@ class Bars:
             order decided at a bar fills at the next close.
         synthetic: the prices are made up; every page says so.
         survivor_biased: the symbols were chosen because they survived; every page says so.
+        quality: what cleaning found and changed on the way here.
     """
 
     frames: Mapping[str, pd.DataFrame]
@@ -37,6 +41,7 @@ class Bars:
     close_only: bool = False
     synthetic: bool = False
     survivor_biased: bool = False
+    quality: Quality = field(default_factory=Quality)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -56,3 +61,17 @@ class Bars:
     def between(self, start: pd.Timestamp | None = None, end: pd.Timestamp | None = None) -> Bars:
         """The bars with start <= time <= end; a symbol without any keeps an empty frame."""
         return replace(self, frames={s: f.loc[start:end] for s, f in self.frames.items()})
+
+
+def bars_of(raw: Raw, frames: Mapping[str, pd.DataFrame], quality: Quality) -> Bars:
+    """The bars that a source's became once they were cleaned."""
+    return Bars(
+        frames=frames,
+        timeframe=raw.timeframe,
+        adjustment=raw.adjustment,
+        source=raw.source,
+        close_only=raw.close_only,
+        synthetic=raw.synthetic,
+        survivor_biased=raw.survivor_biased,
+        quality=quality,
+    )

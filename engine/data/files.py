@@ -12,16 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from engine.config import DataConfig
-from engine.data.bars import Bars
+from engine.data.raw import Raw
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES, read_table
-from engine.data.timeframes import check_spacing
 from engine.data.times import bar_ends
-from engine.data.validation import validated
 from engine.errors import ConfigError, DataError
 
 
-def load_files(data: DataConfig, folder: Path) -> Bars:
+def read_files(data: DataConfig, folder: Path) -> Raw:
     """The whole history that ``data.path`` has of the asked-for symbols; other symbols are not looked at.
 
     Args:
@@ -38,15 +36,20 @@ def load_files(data: DataConfig, folder: Path) -> Bars:
         )
     path = folder / data.path
     tables = _tables_of_folder(path, data) if path.is_dir() else _tables_of_file(path, data)
-    frames = {}
+    frames, rows, origins = {}, {}, {}
     for symbol in sorted(data.symbols):
         origin, table = tables[symbol]
-        where = f"{origin}, {symbol}"
         bars = table.drop(columns=["time", "symbol"], errors="ignore")
-        bars.index = bar_ends(table["time"], data, where=where)
-        frames[symbol] = validated(bars, symbol=symbol, origin=str(origin), rows=table.index.to_numpy())
-        check_spacing(pd.DatetimeIndex(frames[symbol].index), data.timeframe, where=where)
-    return Bars(frames=frames, timeframe=data.timeframe, adjustment="none", source=data.source)
+        bars.index = bar_ends(table["time"], data, where=f"{origin}, {symbol}")
+        frames[symbol], rows[symbol], origins[symbol] = bars, table.index.to_numpy(), str(origin)
+    return Raw(
+        frames=frames,
+        timeframe=data.base or data.timeframe,
+        adjustment="none",
+        source=data.source,
+        rows=rows,
+        origins=origins,
+    )
 
 
 def _tables_of_file(path: Path, data: DataConfig) -> dict[str, tuple[Path, pd.DataFrame]]:

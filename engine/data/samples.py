@@ -22,8 +22,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.data.bars import COLUMNS, Bars
+from engine.data.bars import COLUMNS, Bars, bars_of
 from engine.data.calendars import session_closes
+from engine.data.quality import Quality
+from engine.data.raw import Raw
 from engine.data.synthetic import SYNTHETIC_SYMBOLS, synthetic_minutes
 from engine.data.validation import validated
 from engine.errors import DataError
@@ -44,7 +46,7 @@ class Sample:
     survivor_biased: bool = False
 
 
-def load_sample(name: str, symbols: tuple[str, ...]) -> Bars:
+def read_sample(name: str, symbols: tuple[str, ...]) -> Raw:
     """The whole history of some of a sample's symbols, sorted.
 
     Args:
@@ -55,9 +57,8 @@ def load_sample(name: str, symbols: tuple[str, ...]) -> Bars:
         DataError: the package that holds the data is not installed, or is of an edition without it.
     """
     sample = SAMPLES[name]
-    frames = sample.read(tuple(sorted(symbols)))
-    return Bars(
-        frames={s: validated(f, symbol=s, origin=f"sample:{name}") for s, f in frames.items()},
+    return Raw(
+        frames=sample.read(tuple(sorted(symbols))),
         timeframe=sample.timeframe,
         adjustment=sample.adjustment,
         source=f"sample:{name}",
@@ -65,6 +66,13 @@ def load_sample(name: str, symbols: tuple[str, ...]) -> Bars:
         synthetic=sample.synthetic,
         survivor_biased=sample.survivor_biased,
     )
+
+
+def load_sample(name: str, symbols: tuple[str, ...]) -> Bars:
+    """As ``read_sample``, checked: the samples hold nothing that would have to be mended."""
+    raw = read_sample(name, symbols)
+    frames = {s: validated(f, symbol=s, origin=f"sample:{name}") for s, f in raw.frames.items()}
+    return bars_of(raw, frames, Quality())
 
 
 def _read_tech(symbols: tuple[str, ...]) -> Frames:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from engine.config import DataConfig
-from engine.data.alpaca import load_alpaca
-from engine.data.bars import Bars
-from engine.data.files import load_files
-from engine.data.samples import SAMPLES, load_sample
+from engine.data.alpaca import read_alpaca
+from engine.data.bars import Bars, bars_of
+from engine.data.cleaning import clean
+from engine.data.files import read_files
+from engine.data.raw import Raw
+from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES
-from engine.data.timeframes import check_alignment
+from engine.data.timeframes import check_alignment, check_spacing
 from engine.errors import ConfigError
 
 _SAMPLES = tuple(f"sample:{name}" for name in SAMPLES)
@@ -47,13 +49,27 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
     for name, source in _READ_BY.items():
         if source != data.source and getattr(data, name) is not None:
             raise ConfigError(f"data.{name}: only source: {source} reads it, found source: {data.source}; remove it")
-    if data.source in ("files", "alpaca"):
-        bars = (load_files if data.source == "files" else load_alpaca)(data, folder)
-        check_alignment({s: pd.DatetimeIndex(f.index) for s, f in bars.frames.items()}, bars.timeframe)
-        return bars
+    return _cleaned(_read(data, folder), data)
+
+
+def _read(data: DataConfig, folder: Path) -> Raw:
+    if data.source == "files":
+        return read_files(data, folder)
+    if data.source == "alpaca":
+        return read_alpaca(data, folder)
     return _sample(
         data.source, data.symbols, data.timeframe, symbols_key="data.symbols", timeframe_key="data.timeframe"
     )
+
+
+def _cleaned(raw: Raw, data: DataConfig) -> Bars:
+    frames, quality = clean(raw, data.cleaning)
+    times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in frames.items()}
+    if data.source == "files":
+        for symbol, own in times.items():
+            check_spacing(own, raw.timeframe, where=raw.origin(symbol))
+    check_alignment(times, raw.timeframe)
+    return bars_of(raw, frames, quality)
 
 
 def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
@@ -74,7 +90,8 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
         symbols = SAMPLES[source.removeprefix("sample:")].symbols
         if not symbol and len(symbols) > 1:
             raise ConfigError(f"{key}: one symbol, found all of {source}; name one, as in {source}/{symbols[0]}")
-        return _sample(source, (symbol or symbols[0],), data.timeframe, symbols_key=key, timeframe_key=key)
+        raw = _sample(source, (symbol or symbols[0],), data.timeframe, symbols_key=key, timeframe_key=key)
+        return _cleaned(raw, data)
     path = Path(data.benchmark)
     if path.suffix.lower() not in SUFFIXES or data.benchmark.startswith("sample:"):
         raise ConfigError(
@@ -84,13 +101,14 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
     if not (folder / path).is_file():
         raise ConfigError(f"{key}: there is no file {folder / path}; correct the path")
     asked = {"source": "files", "symbols": (path.stem,), "path": path, "columns": None, "benchmark": None}
-    return load_files(data.model_copy(update=asked), folder)
+    own = data.model_copy(update=asked)
+    return _cleaned(read_files(own, folder), own)
 
 
-def _sample(source: str, symbols: tuple[str, ...], timeframe: str, *, symbols_key: str, timeframe_key: str) -> Bars:
+def _sample(source: str, symbols: tuple[str, ...], timeframe: str, *, symbols_key: str, timeframe_key: str) -> Raw:
     name = source.removeprefix("sample:")
     sample = SAMPLES[name]
     require_symbols(symbols, sample.symbols, where=source, key=symbols_key)
     if timeframe != sample.timeframe:
         raise ConfigError(f"{timeframe_key}: {source} has bars of {sample.timeframe} only, found {timeframe}")
-    return load_sample(name, symbols)
+    return read_sample(name, symbols)

@@ -20,7 +20,7 @@ import pytest
 from engine.config import DataConfig
 from engine.credentials import Credentials
 from engine.data import alpaca
-from engine.data.alpaca import fetch_bars, load_alpaca
+from engine.data.alpaca import fetch_bars, read_alpaca
 from engine.data.sources import load_bars
 from engine.data.timeframes import bar_starts, in_session
 from engine.errors import BrokerError, ConfigError, DataError
@@ -168,7 +168,7 @@ def test_what_is_asked_for(market: Market, environment: None, tmp_path: Path) ->
 def test_a_bar_that_is_not_complete_is_never_taken(market: Market, environment: None, tmp_path: Path) -> None:
     for symbol in ("AAPL", "SPY"):
         market.add(symbol, minutes("2023-11-22 09:30", "2023-11-22 10:00"))
-    bars = load_alpaca(section(), tmp_path, now=utc("2023-11-22 14:45:59"))
+    bars = read_alpaca(section(), tmp_path, now=utc("2023-11-22 14:45:59"))
     assert bars.frames["AAPL"].index[-1] == utc("2023-11-22 14:45")
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.config import DataConfig
 from engine.data.bars import Bars
-from engine.data.files import load_files
 from engine.data.samples import load_sample
+from engine.data.sources import load_bars
 from engine.data.validation import validated
 from engine.errors import ConfigError, DataError, NextbarError
 
@@ -23,7 +23,7 @@ BAR = "10,12,9,11,100"
 
 
 def read(path: Path, *symbols: str, **more: object) -> Bars:
-    return load_files(DataConfig(source="files", symbols=symbols or ("ACME",), path=path, **more), Path())
+    return load_bars(DataConfig(source="files", symbols=symbols or ("ACME",), path=path, **more), Path())
 
 
 def written(folder: Path, times: list[str] | tuple[str, ...], *, name: str = "acme.csv", header: str = HEADER) -> Path:
@@ -104,7 +104,7 @@ def test_a_file_of_one_symbol_takes_the_name_that_the_run_file_gives(tmp_path: P
 def test_a_relative_path_is_relative_to_the_run_files_folder(tmp_path: Path):
     written(tmp_path, DAYS)
     data = DataConfig(source="files", symbols=("ACME",), path=Path("acme.csv"))
-    assert len(load_files(data, tmp_path).frames["ACME"]) == 6
+    assert len(load_bars(data, tmp_path).frames["ACME"]) == 6
 
 
 def test_the_layout_does_not_enter_the_content_hash(tmp_path: Path, sample: Bars):
@@ -450,7 +450,7 @@ def test_a_path_that_is_not_there_is_a_config_error(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"data.path: .*nowhere.xlsx is not a CSV or Parquet file"):
         read(tmp_path / "nowhere.xlsx")
     with pytest.raises(ConfigError, match=r"data.path: required with source: files"):
-        load_files(DataConfig(source="files", symbols=("ACME",)), tmp_path)
+        load_bars(DataConfig(source="files", symbols=("ACME",)), tmp_path)
 
 
 def test_a_file_of_one_symbol_cannot_serve_two(tmp_path: Path):
