@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.config import DataConfig
+from engine.config import ALL, DataConfig
+from engine.data.aggregation import aggregated, check_timeframes
 from engine.data.alpaca import read_alpaca
 from engine.data.bars import Bars, bars_of
 from engine.data.cleaning import clean
@@ -49,6 +50,10 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
     for name, source in _READ_BY.items():
         if source != data.source and getattr(data, name) is not None:
             raise ConfigError(f"data.{name}: only source: {source} reads it, found source: {data.source}; remove it")
+    if data.base is not None:
+        check_timeframes(data.base, data.timeframe, key="data.base")
+    for timeframe in data.slower or ():
+        check_timeframes(data.timeframe, timeframe, key="data.slower")
     return _cleaned(_read(data, folder), data)
 
 
@@ -56,20 +61,22 @@ def _read(data: DataConfig, folder: Path) -> Raw:
     if data.source == "files":
         return read_files(data, folder)
     if data.source == "alpaca":
+        if data.symbols == (ALL,):
+            raise ConfigError("data.symbols: all means what a file or a sample has, found source: alpaca; name them")
         return read_alpaca(data, folder)
-    return _sample(
-        data.source, data.symbols, data.timeframe, symbols_key="data.symbols", timeframe_key="data.timeframe"
-    )
+    return _sample(data.source, data.symbols, data, symbols_key="data.symbols")
 
 
 def _cleaned(raw: Raw, data: DataConfig) -> Bars:
+    """The source's bars cleaned, and in the run's timeframe."""
     frames, quality = clean(raw, data.cleaning)
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in frames.items()}
     if data.source == "files":
         for symbol, own in times.items():
             check_spacing(own, raw.timeframe, where=raw.origin(symbol))
     check_alignment(times, raw.timeframe)
-    return bars_of(raw, frames, quality)
+    bars = bars_of(raw, frames, quality)
+    return bars if raw.timeframe == data.timeframe else aggregated(bars, data.timeframe)
 
 
 def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
@@ -90,8 +97,7 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
         symbols = SAMPLES[source.removeprefix("sample:")].symbols
         if not symbol and len(symbols) > 1:
             raise ConfigError(f"{key}: one symbol, found all of {source}; name one, as in {source}/{symbols[0]}")
-        raw = _sample(source, (symbol or symbols[0],), data.timeframe, symbols_key=key, timeframe_key=key)
-        return _cleaned(raw, data)
+        return _cleaned(_sample(source, (symbol or symbols[0],), data, symbols_key=key, timeframe_key=key), data)
     path = Path(data.benchmark)
     if path.suffix.lower() not in SUFFIXES or data.benchmark.startswith("sample:"):
         raise ConfigError(
@@ -105,10 +111,14 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
     return _cleaned(read_files(own, folder), own)
 
 
-def _sample(source: str, symbols: tuple[str, ...], timeframe: str, *, symbols_key: str, timeframe_key: str) -> Raw:
+def _sample(
+    source: str, symbols: tuple[str, ...], data: DataConfig, *, symbols_key: str, timeframe_key: str = ""
+) -> Raw:
     name = source.removeprefix("sample:")
     sample = SAMPLES[name]
     require_symbols(symbols, sample.symbols, where=source, key=symbols_key)
-    if timeframe != sample.timeframe:
-        raise ConfigError(f"{timeframe_key}: {source} has bars of {sample.timeframe} only, found {timeframe}")
+    asked = data.base or data.timeframe
+    if asked != sample.timeframe:
+        key = timeframe_key or ("data.timeframe" if data.base is None else "data.base")
+        raise ConfigError(f"{key}: {source} has bars of {sample.timeframe} only, found {asked}")
     return read_sample(name, symbols)
