@@ -46,6 +46,20 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+ALL = "all"
+"""In the place of a source's symbols: every one that it has."""
+
+
+def _all(value: Any) -> Any:
+    return (ALL,) if value == ALL else value
+
+
+def _all_alone(names: tuple[str, ...]) -> tuple[str, ...]:
+    if ALL in names and len(names) > 1:
+        raise ValueError("expected all by itself, or symbols by name; found both")
+    return names
+
+
 Timeframe = Annotated[
     str, _matching(r"[1-9][0-9]*[mh]|1d|1w", "minutes, hours, a day or a week, such as 5m, 1h, 1d, 1w")
 ]
@@ -148,7 +162,9 @@ class DataConfig(Section):
     """Which bars: a source, its symbols, and how to read them."""
 
     source: str
-    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)]
+    symbols: Annotated[
+        tuple[Symbol, ...], BeforeValidator(_all), AfterValidator(_distinct), AfterValidator(_all_alone)
+    ]
     timeframe: Timeframe = "1d"
     base: Timeframe | None = None
     slower: Annotated[tuple[Timeframe, ...], AfterValidator(_distinct)] | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.checks import Check, Question, Skipped
-from engine.config import RunConfig
+from engine.config import ALL, RunConfig
 from engine.credentials import DOTENV, ENDPOINT, KEY, SECRET, Credentials, find_credentials, read_dotenv
 from engine.data.alpaca import DEFAULT_FEED
 from engine.errors import BrokerError, ConfigError, NextbarError
@@ -221,7 +221,8 @@ def _usual(config: RunConfig | None) -> Subject:
     if config is None:
         return Subject(symbols=(_USUAL_SYMBOL,), timeframe=_USUAL_TIMEFRAME, feed=DEFAULT_FEED)
     data = config.data
-    return Subject(symbols=tuple(sorted(data.symbols)), timeframe=data.timeframe, feed=data.feed or DEFAULT_FEED)
+    symbols = (_USUAL_SYMBOL,) if data.symbols == (ALL,) else tuple(sorted(data.symbols))
+    return Subject(symbols=symbols, timeframe=data.timeframe, feed=data.feed or DEFAULT_FEED)
 
 
 def _subject(examination: _Examination, broker: Questioner, config: RunConfig | None) -> Subject:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from engine.config import RiskConfig, RunConfig, SpanName
+from engine.config import ALL, RiskConfig, RunConfig, SpanName
 from engine.data.bars import Bars
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars, load_benchmark
@@ -69,6 +69,9 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
         from models.bundle import check_fit
 
         remarks = check_fit(forecaster.bundle, config, bars)
+    if config.data.symbols == (ALL,):
+        # Where symbols are asked for by name, as at a broker, they are the ones that the source had.
+        config = config.model_copy(update={"data": config.data.model_copy(update={"symbols": bars.symbols})})
     return Prepared(
         config=config,
         bars=bars,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.config import DataConfig
+from engine.config import ALL, DataConfig
 from engine.data.raw import Raw
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES, read_table
@@ -37,7 +37,7 @@ def read_files(data: DataConfig, folder: Path) -> Raw:
     path = folder / data.path
     tables = _tables_of_folder(path, data) if path.is_dir() else _tables_of_file(path, data)
     frames, rows, origins = {}, {}, {}
-    for symbol in sorted(data.symbols):
+    for symbol in sorted(tables):
         origin, table = tables[symbol]
         bars = table.drop(columns=["time", "symbol"], errors="ignore")
         bars.index = bar_ends(table["time"], data, where=f"{origin}, {symbol}")
@@ -55,7 +55,10 @@ def read_files(data: DataConfig, folder: Path) -> Raw:
 def _tables_of_file(path: Path, data: DataConfig) -> dict[str, tuple[Path, pd.DataFrame]]:
     """The rows of each symbol, in a file of one symbol or of many."""
     table = read_table(path, data.columns)
+    wanted = data.symbols
     if "symbol" not in table:
+        if wanted == (ALL,):
+            return {path.stem: (path, table)}
         if len(data.symbols) > 1:
             raise ConfigError(
                 f"data.symbols: {path.name} has no column for the symbol and so holds one, found "
@@ -66,8 +69,10 @@ def _tables_of_file(path: Path, data: DataConfig) -> dict[str, tuple[Path, pd.Da
     if unnamed.any():
         raise DataError(f"{path}, row {table.index[unnamed][0]}: the symbol is missing; add it or remove the row")
     table["symbol"] = table["symbol"].astype(str)
-    require_symbols(data.symbols, table["symbol"].unique(), where=path.name)
-    asked = table[table["symbol"].isin(data.symbols)]
+    if wanted == (ALL,):
+        wanted = tuple(table["symbol"].unique())
+    require_symbols(wanted, table["symbol"].unique(), where=path.name)
+    asked = table[table["symbol"].isin(wanted)]
     return {str(symbol): (path, rows) for symbol, rows in asked.groupby("symbol", sort=False)}
 
 
@@ -77,9 +82,12 @@ def _tables_of_folder(folder: Path, data: DataConfig) -> dict[str, tuple[Path, p
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             paths.setdefault(path.stem, []).append(path)
-    require_symbols(data.symbols, paths, where=f"the folder {folder.name}")
+    wanted = tuple(paths) if data.symbols == (ALL,) else data.symbols
+    if not wanted:
+        raise ConfigError(f"data.path: {folder} holds no {', '.join(SUFFIXES)} file; correct the path")
+    require_symbols(wanted, paths, where=f"the folder {folder.name}")
     tables = {}
-    for symbol in data.symbols:
+    for symbol in wanted:
         if len(paths[symbol]) > 1:
             names = " and ".join(path.name for path in paths[symbol])
             raise DataError(f"{folder}: {names} both name the symbol {symbol}; keep one of them")

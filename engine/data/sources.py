@@ -116,6 +116,8 @@ def _sample(
 ) -> Raw:
     name = source.removeprefix("sample:")
     sample = SAMPLES[name]
+    if symbols == (ALL,):
+        symbols = sample.symbols
     require_symbols(symbols, sample.symbols, where=source, key=symbols_key)
     asked = data.base or data.timeframe
     if asked != sample.timeframe:
