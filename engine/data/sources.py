@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from engine.data.alpaca import read_alpaca
 from engine.data.bars import Bars, bars_of
 from engine.data.cleaning import clean
 from engine.data.files import read_files
+from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
@@ -43,6 +45,11 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
         DataError: bars are missing, malformed or impossible.
         BrokerError: Alpaca could not be reached, or refused.
     """
+    return _cleaned(read_raw(data, folder), data)
+
+
+def read_raw(data: DataConfig, folder: Path) -> Raw:
+    """The source's bars as they are there; what ``load_bars`` begins with, and raises for the same reasons."""
     if data.source not in SOURCES:
         close = difflib.get_close_matches(data.source, SOURCES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(SOURCES)}"
@@ -54,7 +61,7 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
         check_timeframes(data.base, data.timeframe, key="data.base")
     for timeframe in data.slower or ():
         check_timeframes(data.timeframe, timeframe, key="data.slower")
-    return _cleaned(_read(data, folder), data)
+    return _read(data, folder)
 
 
 def _read(data: DataConfig, folder: Path) -> Raw:
@@ -68,8 +75,16 @@ def _read(data: DataConfig, folder: Path) -> Raw:
 
 
 def _cleaned(raw: Raw, data: DataConfig) -> Bars:
-    """The source's bars cleaned, and in the run's timeframe."""
     frames, quality = clean(raw, data.cleaning)
+    return completed(raw, frames, quality, data)
+
+
+def completed(raw: Raw, frames: Mapping[str, pd.DataFrame], quality: Quality, data: DataConfig) -> Bars:
+    """What a source's bars become once they are cleaned: checked against each other, and in the run's timeframe.
+
+    Raises:
+        DataError: they do not keep their timeframe, or overlap without ending together.
+    """
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in frames.items()}
     if data.source == "files":
         for symbol, own in times.items():
