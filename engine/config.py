@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from engine.errors import ConfigError
 
@@ -136,6 +137,12 @@ class Spans(Section):
             raise ConfigError(f"spans.{name}: this command needs the {name} span, and the run file has none; add it")
         return span
 
+    @property
+    def extent(self) -> tuple[date, date]:
+        """From the first span's first session to the last one's last."""
+        there = [span for span in self.named().values() if span is not None]
+        return there[0][0], there[-1][1]
+
 
 class CleaningConfig(Section):
     """What is done with each kind of fault in the bars; what each kind is, docs/data.md says.
@@ -158,13 +165,27 @@ class CleaningConfig(Section):
     early_end: Literal["flag", "refuse"] = "flag"
 
 
+def _all_of_universe(value: Any, info: ValidationInfo) -> Any:
+    """Symbols that are left out are all of the universe's; without one they have to be there."""
+    if value != ():
+        return value
+    if info.data.get("universe") is None:
+        raise PydanticCustomError("missing", "Field required")
+    return (ALL,)
+
+
 class DataConfig(Section):
     """Which bars: a source, its symbols, and how to read them."""
 
     source: str
+    universe: Path | None = None
     symbols: Annotated[
-        tuple[Symbol, ...], BeforeValidator(_all), AfterValidator(_distinct), AfterValidator(_all_alone)
-    ]
+        tuple[Symbol, ...],
+        BeforeValidator(_all),
+        BeforeValidator(_all_of_universe),
+        AfterValidator(_distinct),
+        AfterValidator(_all_alone),
+    ] = Field(default=(), validate_default=True)
     timeframe: Timeframe = "1d"
     base: Timeframe | None = None
     slower: Annotated[tuple[Timeframe, ...], AfterValidator(_distinct)] | None = None

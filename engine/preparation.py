@@ -62,7 +62,7 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
         DataError: bars are missing or malformed.
         StrategyError: the strategy could not be loaded.
     """
-    bars = load_bars(config.data, config.folder)
+    bars = load_bars(config.data, config.folder, within=config.spans.extent)
     forecaster = forecaster_of(config, root)
     remarks: tuple[str, ...] = ()
     if forecaster is not None:

@@ -70,6 +70,9 @@ def read_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = No
         adjustment=adjustment,
         now=now,
     )
+    if data.universe is not None:
+        # Of a universe those are left out that it does not have, and counted.
+        frames = {symbol: frame for symbol, frame in frames.items() if len(frame) > 1}
     for symbol, frame in frames.items():
         if len(frame) < 2:
             raise DataError(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from engine.data.quality import Quality
 from engine.data.raw import Raw
+from engine.data.universe import Membership
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -32,6 +33,8 @@ class Bars:
         synthetic: the prices are made up; every page says so.
         survivor_biased: the symbols were chosen because they survived; every page says so.
         quality: what cleaning found and changed on the way here.
+        membership: who was a member of the run file's universe, and when; None where it names none. Symbols are traded
+            and trained on while they are members.
     """
 
     frames: Mapping[str, pd.DataFrame]
@@ -42,6 +45,7 @@ class Bars:
     synthetic: bool = False
     survivor_biased: bool = False
     quality: Quality = field(default_factory=Quality)
+    membership: Membership | None = None
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -74,4 +78,5 @@ def bars_of(raw: Raw, frames: Mapping[str, pd.DataFrame], quality: Quality) -> B
         synthetic=raw.synthetic,
         survivor_biased=raw.survivor_biased,
         quality=quality,
+        membership=raw.membership,
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from engine.data.universe import Membership
+
 
 @dataclass(frozen=True, kw_only=True)
 class Raw:
@@ -24,6 +26,7 @@ class Raw:
             none) and ``dividend`` (cash a share, in the prices' own units, 0 where there was none). Absent where the
             source tells none.
         timeframe, adjustment, source, close_only, synthetic, survivor_biased: see ``Bars``.
+        membership: see ``Bars``.
         market: whether the bars are those of the New York Stock Exchange's sessions, by whose calendar they can be
             checked.
     """
@@ -38,6 +41,7 @@ class Raw:
     close_only: bool = False
     synthetic: bool = False
     survivor_biased: bool = False
+    membership: Membership | None = None
     market: bool = True
 
     def origin(self, symbol: str) -> str:

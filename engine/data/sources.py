@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +22,7 @@ from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES
 from engine.data.timeframes import check_alignment, check_spacing
+from engine.data.universe import read_universe
 from engine.errors import ConfigError
 
 _SAMPLES = tuple(f"sample:{name}" for name in SAMPLES)
@@ -32,12 +35,14 @@ _READ_BY = {
 }
 
 
-def load_bars(data: DataConfig, folder: Path) -> Bars:
+def load_bars(data: DataConfig, folder: Path, *, within: tuple[date, date] | None = None) -> Bars:
     """The whole history that the run file's source has of its symbols, symbols sorted.
 
     Args:
         data: the run file's ``data`` section.
         folder: the run file's folder, which relative paths are relative to.
+        within: of a universe those are asked for who were members on some day from the one to the other; everyone, if
+            None. Members whom the source does not have are left out.
 
     Raises:
         ConfigError: an unknown source, or a symbol or timeframe that the source lacks; a setting that only another
@@ -45,10 +50,10 @@ def load_bars(data: DataConfig, folder: Path) -> Bars:
         DataError: bars are missing, malformed or impossible.
         BrokerError: Alpaca could not be reached, or refused.
     """
-    return _cleaned(read_raw(data, folder), data)
+    return _cleaned(read_raw(data, folder, within=within), data)
 
 
-def read_raw(data: DataConfig, folder: Path) -> Raw:
+def read_raw(data: DataConfig, folder: Path, *, within: tuple[date, date] | None = None) -> Raw:
     """The source's bars as they are there; what ``load_bars`` begins with, and raises for the same reasons."""
     if data.source not in SOURCES:
         close = difflib.get_close_matches(data.source, SOURCES, n=1)
@@ -61,7 +66,15 @@ def read_raw(data: DataConfig, folder: Path) -> Raw:
         check_timeframes(data.base, data.timeframe, key="data.base")
     for timeframe in data.slower or ():
         check_timeframes(data.timeframe, timeframe, key="data.slower")
-    return _read(data, folder)
+    if data.universe is None:
+        return _read(data, folder)
+    membership = read_universe(folder / data.universe)
+    members = membership.symbols if within is None else membership.between(*within)
+    raw = _read(_asking_for(members, data, folder), folder)
+    there = {symbol: frame for symbol, frame in raw.frames.items() if symbol in set(members)}
+    if not there:
+        raise _nobody(members, data)
+    return replace(raw, frames=there, membership=membership)
 
 
 def _read(data: DataConfig, folder: Path) -> Raw:
@@ -72,6 +85,32 @@ def _read(data: DataConfig, folder: Path) -> Raw:
             raise ConfigError("data.symbols: all means what a file or a sample has, found source: alpaca; name them")
         return read_alpaca(data, folder)
     return _sample(data.source, data.symbols, data, symbols_key="data.symbols")
+
+
+def _asking_for(members: tuple[str, ...], data: DataConfig, folder: Path) -> DataConfig:
+    """The section that asks for members only: those that it names, or those that the source may have."""
+    if data.symbols != (ALL,):
+        asked = tuple(symbol for symbol in data.symbols if symbol in set(members))
+    elif data.source in _SAMPLES:
+        asked = tuple(s for s in SAMPLES[data.source.removeprefix("sample:")].symbols if s in set(members))
+    elif data.source == "files" and data.path is not None and (folder / data.path).is_dir():
+        names = {path.stem for path in (folder / data.path).iterdir() if path.suffix.lower() in SUFFIXES}
+        asked = tuple(symbol for symbol in members if symbol in names)
+    else:
+        # What one file holds is known when it is read; who asks a service hears whom it does not have.
+        asked = (ALL,) if data.source == "files" else members
+    if not asked:
+        raise _nobody(members, data)
+    return data.model_copy(update={"symbols": asked})
+
+
+def _nobody(members: tuple[str, ...], data: DataConfig) -> ConfigError:
+    shown = f"{', '.join(members[:5])}{' and more' if len(members) > 5 else ''}" if members else "none in this period"
+    there = "among data.symbols" if data.symbols != (ALL,) else f"among those that {data.source} has"
+    return ConfigError(
+        f"data.universe: none of its {len(members)} members is {there}: found {shown}; check the spelling of "
+        "symbols, the spells and the spans"
+    )
 
 
 def _cleaned(raw: Raw, data: DataConfig) -> Bars:
