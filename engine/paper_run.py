@@ -93,6 +93,7 @@ class PaperRun:
                 broker=config.broker,
                 risk=config.risk if stage.real_time else config.risk.on_bars(),
                 forecaster=session.prepared.forecaster,
+                slower=config.data.slower or (),
                 ends_when_halted=stage.real_time,
             ),
             source=self._retrace,

@@ -128,6 +128,7 @@ def simulated(
         risk=config.risk,
         start=start,
         session_ends=session_ends(bars),
+        slower=config.data.slower or (),
         **more,
     )
 

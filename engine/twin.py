@@ -123,6 +123,7 @@ def _retraced(
             broker=config.broker,
             risk=config.risk,
             forecaster=forecaster,
+            slower=config.data.slower or (),
         )
     )
     return retrace

@@ -72,7 +72,12 @@ class Rule(ABC):
 
     @abstractmethod
     def lines(self, data: Any) -> Sequence[Any]:
-        """One symbol's backtrader lines or indicators, in the order of ``signals``."""
+        """One symbol's backtrader lines or indicators, in the order of ``signals``.
+
+        Args:
+            data: its feed. Where the run file has ``slower: [1d]``, ``data.slower["1d"]`` is that of its days, for
+                lines of their own; each keeps its value until the next day is known.
+        """
 
     @staticmethod
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
+from engine.cerebro.loop import feed_position
 from engine.errors import StrategyError
 from engine.trading.sizing import changes, rounded_down, target_quantity
 from strategies.rule import Floats, Rule
@@ -27,11 +28,14 @@ class RuleStrategy(bt.Strategy):
     def __init__(self) -> None:
         rule: Rule = self.p.rule
         self._rule = rule
-        self._lines = [list(rule.lines(data)) for data in self.datas]
-        self._signals = np.full((len(self.datas), len(rule.signals)), np.nan)
-        self._weights = np.zeros(len(self.datas))
-        self._bars_held = np.zeros(len(self.datas))
+        self._traded = [data for data in self.datas if not _is_slower(data)]
+        self._lines = [list(rule.lines(data)) for data in self._traded]
+        self._signals = np.full((len(self._traded), len(rule.signals)), np.nan)
+        self._weights = np.zeros(len(self._traded))
+        self._bars_held = np.zeros(len(self._traded))
         self._min_change = float(getattr(rule.params, "min_change", 0.0))
+        # Symbol -> the feeds of its signals' longer bars, of which there is none yet.
+        self._unseen = {i: feeds for i, lines in enumerate(self._lines) if (feeds := self._slower_feeds(lines))}
         # Symbol -> the order that is under way, and the target before it.
         self._under_way: dict[int, tuple[Any, float]] = {}
 
@@ -51,11 +55,11 @@ class RuleStrategy(bt.Strategy):
     def next(self) -> None:
         """Ask the rule, and order what has changed."""
         now = self.datetime[0]
-        fresh = [i for i, data in enumerate(self.datas) if len(data) and data.datetime[0] == now]
+        fresh = [i for i, data in enumerate(self._traded) if len(data) and data.datetime[0] == now]
         if self._under_way:
             self._take_back()
         for i in fresh:
-            self._signals[i] = [line[0] for line in self._lines[i]]
+            self._signals[i] = self._seen(i) if i in self._unseen else [line[0] for line in self._lines[i]]
             self._bars_held[i] = self._bars_held[i] + 1.0 if self._weights[i] else 0.0
         targets = self._targets()
         self._equity = self.broker.getvalue()
@@ -85,6 +89,22 @@ class RuleStrategy(bt.Strategy):
                     self._weights[i] = ordered
                     self._under_way[i] = (order, last)
 
+    def _slower_feeds(self, lines: list[Any]) -> list[Any]:
+        """Of each line the feed that it follows, where that holds longer bars, else None; empty where none does."""
+        if len(self._traded) == len(self.datas):
+            return []
+        feeds = [self.datas[feed_position(line, self.datas) or 0] for line in lines]
+        slower = [feed if _is_slower(feed) else None for feed in feeds]
+        return slower if any(feed is not None for feed in slower) else []
+
+    def _seen(self, i: int) -> list[float]:
+        """A symbol's signals while some of its longer bars are still to come: theirs are NaN."""
+        feeds = self._unseen[i]
+        if all(feed is None or len(feed) for feed in feeds):
+            del self._unseen[i]
+        lines = zip(self._lines[i], feeds, strict=True)
+        return [line[0] if feed is None or len(feed) else np.nan for line, feed in lines]
+
     def _targets(self) -> Floats:
         """The rule's answer for all symbols."""
         name = type(self._rule).__name__
@@ -102,7 +122,7 @@ class RuleStrategy(bt.Strategy):
 
     def _wanted(self, i: int, target: float) -> tuple[int, float, float]:
         """Symbol, the target that this order is for, and the signed quantity it takes."""
-        data = self.datas[i]
+        data = self._traded[i]
         context = self._rule.context
         held = self.getposition(data).size
         unit_cost = context.costs.unit_cost(data.close[0])
@@ -119,7 +139,7 @@ class RuleStrategy(bt.Strategy):
         """
         gross = 0.0
         deltas = {i: delta for i, _, delta in wanted}
-        for i, data in enumerate(self.datas):
+        for i, data in enumerate(self._traded):
             held = self.getposition(data).size
             if held:
                 after = held + deltas.get(i, 0.0)
@@ -131,18 +151,18 @@ class RuleStrategy(bt.Strategy):
 
     def _fitted(self, i: int, delta: float, room: float) -> tuple[float, float]:
         """The order cut to the room that is left, and the room after it. What reduces a position is never cut."""
-        held = self.getposition(self.datas[i]).size
+        held = self.getposition(self._traded[i]).size
         if held * delta < 0.0:
             return delta, room
         context = self._rule.context
-        unit_cost = context.costs.unit_cost(self.datas[i].close[0])
+        unit_cost = context.costs.unit_cost(self._traded[i].close[0])
         budget = max(0.0, room - context.costs.commission_minimum)
         quantity = min(abs(delta), rounded_down(budget / unit_cost, context.fractional))
         return float(np.copysign(quantity, delta)), budget - quantity * unit_cost
 
     def _send(self, i: int, delta: float) -> Any:
         """Give the order; it is alive if the broker took it."""
-        data = self.datas[i]
+        data = self._traded[i]
         return self.buy(data, size=delta) if delta > 0.0 else self.sell(data, size=-delta)
 
     def _take_back(self) -> None:
@@ -154,3 +174,8 @@ class RuleStrategy(bt.Strategy):
             if order.status != bt.Order.Completed:
                 done = order.executed.size / order.size
                 self._weights[i] = before + (self._weights[i] - before) * done
+
+
+def _is_slower(data: Any) -> bool:
+    """Whether a feed, of whatever kind, holds longer bars that are only looked at."""
+    return bool(getattr(data, "is_slower", False))

@@ -105,8 +105,9 @@ class Broker(bt.BrokerBase):
         """Meet the feeds."""
         super().start()
         for data in self.cerebro.datas:
-            self._feeds[data._name] = data
             self.positions[data] = bt.Position()
+            if not getattr(data, "is_slower", False):
+                self._feeds[data._name] = data
 
     def getcash(self) -> float:
         """Cash of the account; negative when the margin account owes."""
@@ -165,6 +166,8 @@ class Broker(bt.BrokerBase):
         now = self._now()
         exectype = bt.Order.Market if exectype is None else exectype
         order_type, time_in_force = _order_type(exectype), _time_in_force(valid)
+        if data._name not in self._feeds:
+            raise StrategyError(f"{data._name} holds longer bars to look at; order the symbol itself")
         if not len(data):
             raise StrategyError(f"an order for {data._name} before its first bar has no price; check len(data) first")
         for name in ("trailamount", "trailpercent", "transmit", "histnotify"):
@@ -255,7 +258,7 @@ class Broker(bt.BrokerBase):
     def _step(self, now: float) -> None:
         bars = {
             data._name: Bar(data.open[0], data.high[0], data.low[0], data.close[0])
-            for data in self.cerebro.datas
+            for data in self._feeds.values()
             if len(data) and data.datetime[0] == now
         }
         time = to_nanoseconds(now)

@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from engine.cerebro.clock import to_days
+from engine.data.aggregation import slower_frames
+from engine.data.bars import Bars
 from engine.errors import DataError
 
 _TIMEFRAMES = {"m": bt.TimeFrame.Minutes, "h": bt.TimeFrame.Minutes, "d": bt.TimeFrame.Days, "w": bt.TimeFrame.Weeks}
@@ -29,14 +31,20 @@ class ArrayFeed(bt.feed.DataBase):
         dataname: canonical frame of the data room.
         name: the symbol.
         bars: timeframe such as ``1d`` or ``5m``.
+
+    Attributes:
+        slower: timeframe -> the feed of the same symbol's longer bars, where the run file asks for them.
+        is_slower: whether this is such a feed: it is looked at, and not traded.
     """
 
     params = (("bars", "1d"),)
+    is_slower = False
     _position = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.p.timeframe, self.p.compression = _timeframe(self.p.bars)
+        self.slower: dict[str, ArrayFeed] = {}
         frame: pd.DataFrame = self.p.dataname
         self._columns: dict[str, NDArray[np.float64]] = {
             "datetime": to_days(pd.DatetimeIndex(frame.index)),
@@ -122,3 +130,20 @@ class LiveFeed(ArrayFeed):
             if gone > 0:
                 del line.array[:gone]
                 line._idx -= gone
+
+
+def add_feeds(cerebro: bt.Cerebro, feed: type[ArrayFeed], bars: Bars, slower: Sequence[str] = ()) -> None:
+    """Add a feed of each symbol's bars, and after all of them those of its longer bars, named as in ``AAPL@1d``.
+
+    Args:
+        slower: timeframes of the longer bars; what a strategy is shown of them, ``slower_frames`` says.
+    """
+    feeds = {symbol: feed(dataname=frame, name=symbol, bars=bars.timeframe) for symbol, frame in bars.frames.items()}  # type: ignore[call-arg]
+    for own in feeds.values():
+        cerebro.adddata(own)
+    for timeframe in slower:
+        for symbol, frame in slower_frames(bars, timeframe).items():
+            own = feed(dataname=frame, name=f"{symbol}@{timeframe}", bars=timeframe)  # type: ignore[call-arg]
+            own.is_slower = True
+            feeds[symbol].slower[timeframe] = own
+            cerebro.adddata(own)

@@ -193,7 +193,7 @@ class Engine(bt.Cerebro):
                     "only line(0), line(-1), line(-2) ... exist"
                 )
             inputs = getattr(indicator, "_datas", None) or getattr(indicator, "datas", [])
-            found = {_feed_position(line, self.datas) for line in inputs}
+            found = {feed_position(line, self.datas) for line in inputs}
             feeds = [data for position, data in enumerate(self.datas) if position in found]
             if any(not np.array_equal(_times(feed), _times(feeds[0])) for feed in feeds[1:]):
                 names = " and ".join(feed._name for feed in feeds)
@@ -409,10 +409,10 @@ def descendants(holder: Any) -> Iterator[Any]:
 
 def clock_position(indicator: Any, datas: list[Any]) -> int | None:
     """Position of the feed whose bars an indicator follows, or None where there is no such feed."""
-    return _feed_position(indicator._clock, datas)
+    return feed_position(indicator._clock, datas)
 
 
-def _feed_position(clock: Any, datas: list[Any]) -> int | None:
+def feed_position(clock: Any, datas: list[Any]) -> int | None:
     """Position of the feed that a line, an indicator or a feed belongs to, by the way of what it follows."""
     positions = {id(data): position for position, data in enumerate(datas)}
     positions.update({id(line): position for position, data in enumerate(datas) for line in data.lines})

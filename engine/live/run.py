@@ -19,10 +19,11 @@ import pandas as pd
 
 from engine.cerebro.broker import Broker
 from engine.cerebro.clock import to_days_of
-from engine.cerebro.feed import LiveFeed
+from engine.cerebro.feed import LiveFeed, add_feeds
 from engine.cerebro.loop import Engine, LiveStep, descendants
 from engine.cerebro.running import run_engine
 from engine.config import BrokerConfig, RiskConfig
+from engine.data.aggregation import SlowerBars
 from engine.data.bars import COLUMNS, Bars
 from engine.data.calendars import session_number
 from engine.live.desk import Desk
@@ -65,6 +66,7 @@ class Plan:
         strategy, arguments: as for Cerebro.
         history: the bars before the first decision, of every symbol; frames may be empty.
         forecaster: the run file's model, if any.
+        slower: timeframes of longer bars that the strategy may look at.
         ends_when_halted: whether the run ends once a halt has closed everything; a replay goes on, as a backtest does.
             What a broker does not answer to holds up no exit of another symbol then; a replay keeps the sequence.
     """
@@ -77,6 +79,7 @@ class Plan:
     broker: BrokerConfig
     risk: RiskConfig
     forecaster: Any = None
+    slower: tuple[str, ...] = ()
     ends_when_halted: bool = False
 
 
@@ -153,8 +156,10 @@ class LiveRun:
         self.venue.exits_first = plan.ends_when_halted
         self._engine = Engine(source=self._steps)
         self._engine.setbroker(self.broker)
-        for symbol, frame in plan.history.frames.items():
-            self._engine.adddata(LiveFeed(dataname=frame, name=symbol, bars=plan.history.timeframe))  # type: ignore[call-arg]
+        add_feeds(self._engine, LiveFeed, plan.history, plan.slower)
+        names = [(symbol, timeframe) for timeframe in plan.slower for symbol in self._symbols]
+        self._slower = SlowerBars(plan.history, plan.slower)
+        self._slower_positions = {name: position for position, name in enumerate(names, start=len(self._symbols))}
         self._engine.addstrategy(plan.strategy, **plan.arguments)
         self._minute: deque[int] = deque()
         self._announced = False
@@ -222,6 +227,8 @@ class LiveRun:
                 days = to_days_of(arrived.time)
                 self._begin(arrived)
                 rows = {self._positions[symbol]: (days, *row) for symbol, row in arrived.bars.items()}
+                for name, row in self._slower.take(arrived.time, arrived.bars).items():
+                    rows[self._slower_positions[name]] = (days, *row)
                 yield LiveStep(days, rows, arrived.decide)
                 if arrived.decide:
                     self._after_decision(arrived)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.cerebro.broker import Broker
 from engine.cerebro.clock import to_days, to_nanoseconds
-from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.feed import ArrayFeed, add_feeds
 from engine.cerebro.loop import Engine, descendants
 from engine.cerebro.running import run_engine
 from engine.config import BrokerConfig, RiskConfig
@@ -69,6 +69,7 @@ def simulate(
     risk: RiskConfig,
     start: pd.Timestamp | None = None,
     session_ends: Callable[[int], bool] = lambda time: True,
+    slower: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
     """Run a backtrader strategy over bars with our broker and bar loop.
@@ -76,6 +77,7 @@ def simulate(
     Args:
         start: end of the first decision bar; earlier bars are history for indicators only.
         session_ends: says of a bar end (UTC ns) whether its session ends with it.
+        slower: timeframes of longer bars that the strategy may look at, as ``data.slower["1d"]``.
         on_progress: called now and then with (steps done, steps in all).
 
     Raises:
@@ -86,12 +88,11 @@ def simulate(
     engine = Engine(start=float(to_days(times[:1])[0]), on_progress=on_progress)
     venue_broker = Broker(broker=broker, risk=risk, session_ends=session_ends)
     engine.setbroker(venue_broker)
-    for symbol, frame in bars.frames.items():
-        engine.adddata(ArrayFeed(dataname=frame, name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
+    add_feeds(engine, ArrayFeed, bars, slower)
     engine.addstrategy(strategy, **arguments)
     run_engine(engine, strategy.__name__)
     try:
-        indicators = _check_indicators(engine, bars, strategy, arguments)
+        indicators = _check_indicators(engine, bars, slower, strategy, arguments)
     except LookAheadError as error:
         raise LookAheadError(f"{strategy.__name__}: {error}") from error
     venue = venue_broker.venue
@@ -111,7 +112,9 @@ def simulate(
     )
 
 
-def _check_indicators(engine: Engine, bars: Bars, strategy: type[bt.Strategy], arguments: Mapping[str, Any]) -> str:
+def _check_indicators(
+    engine: Engine, bars: Bars, slower: Sequence[str], strategy: type[bt.Strategy], arguments: Mapping[str, Any]
+) -> str:
     """Compute a user's indicators again without the last bars: no earlier value may change.
 
     backtrader hands an indicator's own ``once`` the whole arrays, so it is held to this instead.
@@ -128,8 +131,7 @@ def _check_indicators(engine: Engine, bars: Bars, strategy: type[bt.Strategy], a
         cut = times[int(share * (len(times) - 1))]
         probe = Engine(start=engine.start, compute_only=True)
         probe.setbroker(Broker())
-        for symbol, frame in bars.frames.items():
-            probe.adddata(ArrayFeed(dataname=frame.loc[:cut], name=symbol, bars=bars.timeframe))  # type: ignore[call-arg]
+        add_feeds(probe, ArrayFeed, bars.between(end=cut), slower)
         probe.addstrategy(strategy, **arguments)
         try:
             probe.run()
