@@ -62,6 +62,12 @@ def session_hours(dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, pd.Datetim
     return pd.DatetimeIndex(opens, tz="UTC"), pd.DatetimeIndex(closes, tz="UTC")
 
 
+def sessions_between(first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
+    """The dates on which the New York Stock Exchange opened, from one naive midnight to another, both included."""
+    sessions = _calendar(pd.DatetimeIndex([first, last])).sessions
+    return pd.DatetimeIndex(sessions[sessions.searchsorted(first) : sessions.searchsorted(last, side="right")])
+
+
 def last_session_closes(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """UTC close of the last New York session on or before each date: when a week that ends on that date is complete.
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from engine.config import ALL, DataConfig
 from engine.data.raw import Raw
+from engine.data.session_fit import AMERICAN_ZONES
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES, read_table
 from engine.data.times import bar_ends
@@ -49,6 +50,9 @@ def read_files(data: DataConfig, folder: Path) -> Raw:
         source=data.source,
         rows=rows,
         origins=origins,
+        market=data.timezone is None or data.timezone in AMERICAN_ZONES,
+        timezone=data.timezone,
+        stamp=data.stamp,
     )
 
 

@@ -36,7 +36,7 @@ class Finding:
 
     Attributes:
         kind: what it is; see ``Kind`` and docs/data.md.
-        symbol: whose bars.
+        symbol: whose bars; ``*`` for a gap that all symbols have.
         time: UTC end of the first bar, or of the first missing one, that it is about.
         last: of the last one; the same where there is one.
         count: bars that it is about.
@@ -70,13 +70,15 @@ class Quality:
         findings: sorted by kind in the order of ``KINDS``, symbol, time.
         repairs: every change, one row a value: ``REPAIR_COLUMNS``, sorted by symbol, time, column. A bar that was
             dropped has a row for each of its five columns with ``after`` NaN. ``rule`` is the kind and the policy, as
-            in ``impossible: drop``.
+            in ``impossible: drop``. Sorting moves bars and changes none: its finding alone tells of it.
         checked: kinds that could be looked for; without a calendar, some cannot.
+        remarks: what a reader of the results must know of how the bars were cleaned, one sentence each.
     """
 
     findings: tuple[Finding, ...] = ()
     repairs: pd.DataFrame = field(default_factory=no_repairs)
     checked: tuple[Kind, ...] = KINDS
+    remarks: tuple[str, ...] = ()
 
     def counts(self) -> Mapping[Kind, int]:
         """Bars that each kind was found in, kinds without any left out."""

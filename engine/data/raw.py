@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,8 @@ class Raw:
         membership: see ``Bars``.
         market: whether the bars are those of the New York Stock Exchange's sessions, by whose calendar they can be
             checked.
+        timezone: the zone that times without one were read in; None where there were none.
+        stamp: what the run file says that intraday bars are stamped with; None where it says nothing.
     """
 
     frames: Mapping[str, pd.DataFrame]
@@ -43,6 +46,8 @@ class Raw:
     survivor_biased: bool = False
     membership: Membership | None = None
     market: bool = True
+    timezone: str | None = None
+    stamp: Literal["start", "end"] | None = None
 
     def origin(self, symbol: str) -> str:
         """Where a symbol's bars come from, for errors: the file and the symbol."""

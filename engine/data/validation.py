@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from engine.data.bar_faults import described, sound
 from engine.data.bars import COLUMNS
 from engine.errors import DataError
 
@@ -32,6 +33,26 @@ def validated(
             negative volume; a high below the low; an open or close outside of them. Names the first such row.
     """
     where = f"{origin}, {symbol}"
+    rows = [] if rows is None else rows
+    check_columns(frame, where)
+    check_enough(len(frame), where)
+    time = utc_times(frame.index, where, rows)
+    _check_increasing(time, where, rows)
+    values = numbers(frame, time, where, rows)
+    bad = ~sound(values)
+    if bad.any():
+        position = int(np.argmax(bad))
+        fault = described(values[:, position])
+        raise DataError(f"{place(where, rows, position, time)}: {fault}; correct or remove the row")
+    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=time, dtype=np.float64)
+
+
+def check_columns(frame: pd.DataFrame, where: str) -> None:
+    """Check that a frame has each of ``COLUMNS`` once.
+
+    Raises:
+        DataError: one is missing, or there more than once.
+    """
     columns = list(frame.columns)
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
@@ -44,58 +65,67 @@ def validated(
         raise DataError(
             f"{where}: more than one column for {', '.join(repeated)}; keep one, or name it in data.columns"
         )
-    if len(frame) < 2:
-        raise DataError(f"{where}: at least two bars are needed, found {len(frame)}; give a longer history")
-    if rows is None:
-        rows = []
-    time = _checked_times(frame.index, where, rows)
-
-    def complain(bad: np.ndarray, problem: str) -> None:
-        """Raise for the first bad bar; ``problem`` may name the columns, as in ``{high}``."""
-        if bad.any():
-            position = int(np.argmax(bad))
-            found = problem.format(**{name: frame[name].iloc[position] for name in COLUMNS})
-            raise DataError(f"{_place(where, rows, position, time)}: {found}; correct or remove the row")
-
-    values = {}
-    for name in COLUMNS:
-        values[name] = _numbers(frame[name])
-        is_text = np.isnan(values[name]) & frame[name].notna().to_numpy()
-        complain(is_text, f"the {name} is not a number, found '{{{name}}}'")
-        complain(np.isnan(values[name]), f"the {name} is missing")
-        complain(np.isinf(values[name]), f"the {name} is infinite")
-    for name in PRICES:
-        complain(values[name] <= 0.0, f"the {name} must be above zero, found {{{name}}}")
-    complain(values["volume"] < 0.0, "the volume must not be negative, found {volume}")
-    complain(values["high"] < values["low"], "the high {high} is below the low {low}")
-    for name in ("open", "close"):
-        outside = (values[name] > values["high"]) | (values[name] < values["low"])
-        complain(outside, f"the {name} {{{name}}} is outside of low {{low}} to high {{high}}")
-    return pd.DataFrame(values, index=time, dtype=np.float64)
 
 
-def _checked_times(index: pd.Index, where: str, rows: Sequence[int] | np.ndarray) -> pd.DatetimeIndex:
-    """The index in UTC nanoseconds, strictly increasing, or a DataError."""
+def check_enough(count: int, where: str, *, dropped: int = 0) -> None:
+    """Check that there are bars to go from one to the next.
+
+    Raises:
+        DataError: fewer than two are there, or left of those that were there before some were dropped.
+    """
+    if count < 2:
+        after = f" after {dropped} were dropped" if dropped else ""
+        raise DataError(f"{where}: at least two bars are needed, found {count}{after}; give a longer history")
+
+
+def utc_times(index: pd.Index, where: str, rows: Sequence[int] | np.ndarray) -> pd.DatetimeIndex:
+    """The index in UTC nanoseconds, in its own order.
+
+    Raises:
+        DataError: it holds no times, or times that are missing, without a zone, or beyond the reach of nanoseconds.
+    """
     if not isinstance(index, pd.DatetimeIndex):
         raise DataError(f"{where}: the bars must be indexed by time, found {index.dtype}")
     if index.tz is None:
         raise DataError(f"{where}: times without a zone; write them with their offset, or set data.timezone")
     absent = np.asarray(index.isna())
     if absent.any():
-        raise DataError(f"{_place(where, rows, int(np.argmax(absent)), None)}: the time is missing; add it")
+        raise DataError(f"{place(where, rows, int(np.argmax(absent)), None)}: the time is missing; add it")
     try:
-        time = index.tz_convert("UTC").as_unit("ns").rename("time")
+        time = index.tz_convert("UTC").as_unit("ns")
     except (pd.errors.OutOfBoundsDatetime, OverflowError):
         raise DataError(
             f"{where}: a time is beyond the years 1678 to 2261, found {index.min()} to {index.max()}; correct it"
         ) from None
+    # Without the frequency that pandas may have inferred, which would make equal bars differ.
+    return pd.DatetimeIndex(time.asi8, dtype="datetime64[ns, UTC]", name="time")
+
+
+def numbers(frame: pd.DataFrame, time: pd.DatetimeIndex, where: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The values of ``COLUMNS`` as float64 ``[5, bars]``, NaN where one is missing.
+
+    Raises:
+        DataError: a value that is no number.
+    """
+    values = np.empty((len(COLUMNS), len(frame)))
+    for row, name in zip(values, COLUMNS, strict=True):
+        row[:] = _numbers(frame[name])
+        is_text = np.isnan(row) & frame[name].notna().to_numpy()
+        if is_text.any():
+            position = int(np.argmax(is_text))
+            raise DataError(
+                f"{place(where, rows, position, time)}: the {name} is not a number, found "
+                f"'{frame[name].iloc[position]}'; correct or remove the row"
+            )
+    return values
+
+
+def _check_increasing(time: pd.DatetimeIndex, where: str, rows: Sequence[int] | np.ndarray) -> None:
     steps = np.diff(time.asi8)
     if (steps <= 0).any():
         position = int(np.argmax(steps <= 0)) + 1
         problem = "the same time as the bar before it" if steps[position - 1] == 0 else "earlier than the bar before it"
-        raise DataError(f"{_place(where, rows, position, time)}: {problem}; sort the bars by time, one bar a time")
-    # Without the frequency that pandas may have inferred, which would make equal bars differ.
-    return pd.DatetimeIndex(time.asi8, dtype="datetime64[ns, UTC]", name="time")
+        raise DataError(f"{place(where, rows, position, time)}: {problem}; sort the bars by time, one bar a time")
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
@@ -112,7 +142,7 @@ def _numbers(column: pd.Series) -> np.ndarray:
     return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _place(where: str, rows: Sequence[int] | np.ndarray, position: int, time: pd.DatetimeIndex | None) -> str:
+def place(where: str, rows: Sequence[int] | np.ndarray, position: int, time: pd.DatetimeIndex | None) -> str:
     """Which bar: by its row where there is a file, and by its time where it has one."""
     row = f", row {rows[position]}" if len(rows) else f", bar {position + 1}"
     return f"{where}{row}" if time is None else f"{where}{row} ({time[position]:%Y-%m-%d %H:%M} UTC)"
