@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig, digest, dump
+from engine.data.findings import tallied
 from engine.errors import ConfigError, DataError, NextbarError, StrategyError
 from engine.live.journal import FILE, Journal
 from engine.notices import Notifier, Silence, from_environment
@@ -181,7 +182,10 @@ def _begun(session: Session, root: Path, now: datetime) -> Earlier:
         "strategy": config.strategy.kind,
         "strategy_hash": prepared.strategy.source_hash,
         "bundle": None if prepared.forecaster is None else prepared.forecaster.bundle.path.name,
-        "hashes": {"config": digest(dump(config))},
+        "hashes": {
+            "config": digest(dump(config)),
+            "universe": None if bars.membership is None else bars.membership.digest,
+        },
         "folder": str(config.folder.resolve()),  # where the keys are found again
         "symbols": list(history.symbols),
         "source": bars.source,
@@ -190,9 +194,10 @@ def _begun(session: Session, root: Path, now: datetime) -> Earlier:
         "close_only": bars.close_only,
         "synthetic": bars.synthetic,
         "survivor_biased": bars.survivor_biased,
+        "quality": tallied(history.quality),
         "preparation": [*prepared.remarks, *stage.remarks],
     }
-    folder = open_run(root / "runs", config.name, manifest, portable(config), now=now)
+    folder = open_run(root / "runs", config.name, manifest, portable(config), now=now, quality=history.quality)
     stage.keep(folder)
     return Earlier(folder, manifest)
 

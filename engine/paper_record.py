@@ -13,14 +13,16 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
-from engine.data.sources import load_benchmark
+from engine.data.findings import within
+from engine.data.sources import load_benchmark, load_universe
+from engine.data.universe import Membership
 from engine.errors import DataError
 from engine.live.journal import FILE, Journal
 from engine.live.recorded import Recorded, read_recorded
 from engine.preparation import buy_and_hold
-from engine.remarks import observations
+from engine.remarks import missing_members, observations
 from engine.report.recording import record_run
-from engine.report.run import RUNNING, Run, load_manifest
+from engine.report.run import RUNNING, Run, load_manifest, load_quality
 from engine.run_file import load_config
 from engine.simulation.simulate import RecordedForecasts, Simulation, equity_curve
 from engine.trading.ledger import Ledger
@@ -53,12 +55,13 @@ def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
         journal.close()
 
 
-def recorded_bars(recorded: Recorded, manifest: dict[str, Any]) -> tuple[Bars, pd.Timestamp]:
+def recorded_bars(recorded: Recorded, manifest: dict[str, Any], config: RunConfig) -> tuple[Bars, pd.Timestamp]:
     """The bars that a run has seen, history included, and the end of the first one that was decided on."""
-    return seen_bars(recorded, manifest), pd.Timestamp(recorded.first_decision, tz="UTC")
+    universe = load_universe(config.data, config.folder)
+    return seen_bars(recorded, manifest, universe), pd.Timestamp(recorded.first_decision, tz="UTC")
 
 
-def seen_bars(recorded: Recorded, manifest: dict[str, Any]) -> Bars:
+def seen_bars(recorded: Recorded, manifest: dict[str, Any], universe: Membership | None) -> Bars:
     """The bars that a run has seen, history included."""
     return Bars(
         frames=recorded.frames(),
@@ -68,6 +71,7 @@ def seen_bars(recorded: Recorded, manifest: dict[str, Any]) -> Bars:
         close_only=manifest["close_only"],
         synthetic=manifest["synthetic"],
         survivor_biased=manifest["survivor_biased"],
+        membership=universe,
     )
 
 
@@ -83,16 +87,18 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
     config, manifest, recorded = read_paper(folder)
     if not recorded.decided:
         return None
-    bars, start = recorded_bars(recorded, manifest)
-    bars, absent = with_bars(bars, start)
+    bars, start = recorded_bars(recorded, manifest, config)
+    # Of the history as it was loaded at the start: what a feed tells is not cleaned.
+    bars, absent = with_bars(replace(bars, quality=load_quality(folder)), start)
     simulation = _as_simulation(recorded, bars, start, config, forecaster)
     held = buy_and_hold(config, bars, start)
     benchmark = load_benchmark(config.data, config.folder)
     replayed = manifest["mode"] == "replay"
+    period = _period(manifest, bars, start)
     run = record_run(
         config,
         kind="paper",
-        period=_period(manifest, bars, start),
+        period=period,
         bars=bars,
         start=start,
         benchmark=benchmark,
@@ -104,6 +110,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
         remarks=[
             *manifest["preparation"],
             *absent,
+            *missing_members(bars, period, config.data),
             *observations(bars, simulation, held, benchmark),
             *_ending(recorded, replayed=replayed),
         ],
@@ -127,7 +134,8 @@ def with_bars(bars: Bars, start: pd.Timestamp) -> tuple[Bars, list[str]]:
     """The symbols that have had a bar since the start, as a backtest would have it, and a sentence on the others."""
     absent = [symbol for symbol, frame in bars.frames.items() if not len(frame.loc[start:])]
     frames = {symbol: frame for symbol, frame in bars.frames.items() if symbol not in absent}
-    return replace(bars, frames=frames), [f"{symbol} had no bar while the run went on" for symbol in absent]
+    there = replace(bars, frames=frames, quality=within(bars.quality, frames))
+    return there, [f"{symbol} had no bar while the run went on" for symbol in absent]
 
 
 def _as_simulation(

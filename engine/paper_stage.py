@@ -17,6 +17,7 @@ from engine.config import RunConfig
 from engine.credentials import Credentials, find_credentials
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, fetch_bars
 from engine.data.bars import Bars
+from engine.data.quality import Quality
 from engine.errors import DataError
 from engine.exchange.account import PRACTICE, AccountSpec
 from engine.exchange.server import ExchangeServer
@@ -109,7 +110,8 @@ def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) 
                     )
                 found = _warmup(prepared, credentials, narrowed, before=start)
                 _same_history(found, used, start)
-                return found
+                # What is replayed has been cleaned as the backtest's bars, all of it before the first one is shown.
+                return replace(found, quality=used.quality)
 
             try:
                 yield Stage(
@@ -133,7 +135,7 @@ def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) 
 @contextmanager
 def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
     """Alpaca's paper account, or an exchange on this machine that somebody has started."""
-    config = prepared.config
+    config = prepared.by_name
     credentials = find_credentials(config.folder)
     with Connection(credentials, config, streamed=_streamed(config)) as connection:
         notes = connection.check()
@@ -193,7 +195,8 @@ def _warmup(prepared: Prepared, credentials: Credentials, config: RunConfig, *, 
             now=before,
             **options,
         )
-    return replace(prepared.bars, frames=dict(sorted(frames.items())))
+    # As the broker has them, which nothing has cleaned.
+    return replace(prepared.bars, frames=dict(sorted(frames.items())), quality=Quality())
 
 
 def _same_history(history: Bars, used: Bars, start: pd.Timestamp) -> None:

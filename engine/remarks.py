@@ -8,8 +8,12 @@ from datetime import date
 
 import pandas as pd
 
+from engine.config import ALL, DataConfig
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
+from engine.data.findings import changed_in_hindsight, tallied
+from engine.data.quality import Quality
+from engine.data.universe import survivorship_of
 from engine.simulation.simulate import Simulation
 from engine.trading.orders import OrderStatus
 
@@ -21,6 +25,16 @@ def absences(symbols: Iterable[str], period: tuple[date, date]) -> list[str]:
     return [f"{symbol} has no bars from {period[0]} to {period[1]} and takes no part" for symbol in symbols]
 
 
+def missing_members(bars: Bars, period: tuple[date, date], data: DataConfig) -> list[str]:
+    """How many of a universe's members in the period have no bars in it; nothing where there is no universe."""
+    found = survivorship_of(bars, period, named=data.symbols != (ALL,))
+    if found is None:
+        return []
+    if not found.without_bars:
+        return [f"all {found.members} members of the universe have bars while they are members"]
+    return [f"SURVIVORSHIP: {found.sentence}; who left is likelier to be missing, and results look better for it"]
+
+
 def observations(bars: Bars, simulation: Simulation, held: Simulation, benchmark: Bars | None) -> list[str]:
     """What a run showed: on bars that are made up or end early, orders turned down, a benchmark that is too short.
 
@@ -29,12 +43,42 @@ def observations(bars: Bars, simulation: Simulation, held: Simulation, benchmark
     """
     return [
         *(["the bars are synthetic: they prove nothing about a market"] if bars.synthetic else []),
+        *cleaning(bars.quality),
         *_stopped(bars, simulation),
         *_turned_down(simulation),
         *_pairs(simulation),
         *_benchmark(benchmark, simulation),
         *_held(held, bars),
     ]
+
+
+def cleaning(quality: Quality) -> list[str]:
+    """What cleaning changed in the bars and what it left as it was, in a sentence, and whether it looked ahead."""
+    tally = tallied(quality)
+    said = []
+    for action in ("dropped", "repaired"):
+        of_kind = {kind: counts[action] for kind, counts in tally.items() if counts[action]}
+        if of_kind:
+            symbols = {f.symbol for f in quality.findings if f.action == action}
+            bars, whose = _counted(sum(of_kind.values()), "bar"), _counted(len(symbols), "symbol")
+            said.append(f"{action} {bars} of {whose} ({', '.join(of_kind)})")
+    flagged = [f"{kind} {counts['flagged']:,}" for kind, counts in tally.items() if counts["flagged"]]
+    if flagged:
+        said.append(f"flagged bars and left them as they are ({', '.join(flagged)})")
+    if not said:
+        return []
+    sentences = [f"cleaning {' and '.join(said)}; nextbar data check shows them"]
+    ahead = changed_in_hindsight(quality)
+    if ahead:
+        sentences.append(
+            f"CLEANED IN HINDSIGHT: {_counted(ahead, 'bar')} dropped or repaired as a spike for what the next bar "
+            "told, which live trading cannot know; set data.cleaning.spike to flag"
+        )
+    return sentences
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _stopped(bars: Bars, simulation: Simulation) -> list[str]:
@@ -73,7 +117,8 @@ def _benchmark(benchmark: Bars | None, simulation: Simulation) -> list[str]:
 
 
 def _held(held: Simulation, bars: Bars) -> list[str]:
-    missing = sorted(set(bars.symbols) - {fill.symbol for fill in held.ledger.fills})
+    asked = bars.first_members(pd.Timestamp(held.equity.index[0])).symbols
+    missing = sorted(set(asked) - {fill.symbol for fill in held.ledger.fills})
     if not missing:
         return []
     return [f"buy-and-hold could not buy {', '.join(missing)}: its share of the account does not pay for one share"]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine.data.bars import Bars
 from engine.data.calendars import ZONE
+from engine.data.findings import within
 from engine.errors import ConfigError, DataError
 
 
@@ -52,7 +53,8 @@ def with_history(bars: Bars, span: tuple[date, date], *, warmup: int) -> tuple[B
             f"no symbol has bars from {span[0]} to {span[1]}: the data run from {first:%Y-%m-%d} to "
             f"{last:%Y-%m-%d}; move the span"
         )
-    return replace(bars, frames=frames), min(starts), tuple(absent)
+    used = replace(bars, frames=frames, quality=within(bars.quality, frames))
+    return used, min(starts), tuple(absent)
 
 
 def labelled_slice(times: pd.DatetimeIndex, span: tuple[date, date], *, horizon: int, embargo: int = 0) -> slice:

@@ -67,6 +67,24 @@ FORECASTS: Mapping[str, Kind] = {
     "last_return": "number",
     "in_sample": "flag",
 }
+FINDINGS: Mapping[str, Kind] = {
+    "kind": "text",
+    "symbol": "text",
+    "time": "time",
+    "last": "time",
+    "count": "count",
+    "action": "text",
+    "size": "number",
+    "detail": "text",
+}
+REPAIRS: Mapping[str, Kind] = {
+    "time": "time",
+    "symbol": "text",
+    "column": "text",
+    "before": "number",
+    "after": "number",
+    "rule": "text",
+}
 BARS: Mapping[str, Kind] = {
     "time": "time",
     "symbol": "text",

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from engine.config import BundleReference, RunConfig, SpanName, digest, dump
+from engine.config import ALL, BundleReference, RunConfig, SpanName, digest, dump
 from engine.data.bars import Bars
+from engine.data.findings import changed_in_hindsight, findings_frame, tallied
+from engine.data.universe import survivorship_of
 from engine.errors import NextbarError
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import bars_frame, fills_frame, orders_frame, trades_frame
@@ -74,6 +76,7 @@ def record_run(
         known = {own.symbol: own.lines for own in simulation.forecasts if own.forecaster is forecaster}
         forecasts = forecast_frame(bars, forecaster, period, known=known).assign(in_sample=in_sample)
         forecast_figures = score_frame(forecasts, train_mean=record.train_mean, train_naive_mae=record.train_naive_mae)
+    missing = survivorship_of(bars, period, named=config.data.symbols != (ALL,))
     return Run(
         manifest={
             "kind": kind,
@@ -86,6 +89,7 @@ def record_run(
                 "data": bars.between(start).content_hash,
                 "data_with_warmup": bars.content_hash,
                 "benchmark": None if benchmark is None else benchmark.content_hash,
+                "universe": None if bars.membership is None else bars.membership.digest,
                 "model": None if forecaster is None else forecaster.bundle.record.weights_hash,
                 "strategy": strategy_hash,
             },
@@ -105,6 +109,9 @@ def record_run(
             "synthetic": bars.synthetic,
             "survivor_biased": bars.survivor_biased,
             "close_only": bars.close_only,
+            "universe": None if missing is None else missing.entry(),
+            "quality": tallied(bars.quality),
+            "hindsight": bool(changed_in_hindsight(bars.quality)),
             "orders_hash": orders_hash(orders[orders["status"] != OrderStatus.REFUSED.value]),
             "fills_hash": fills_hash(fills),
             "audit": audit(simulation, config, own_costs=own_costs, averaged=averaged),
@@ -126,6 +133,8 @@ def record_run(
         trades=trades,
         forecasts=forecasts,
         bars=bars_frame(bars, start),
+        findings=findings_frame(bars.quality),
+        repairs=bars.quality.repairs,
     )
 
 
@@ -194,6 +203,8 @@ def portable(config: RunConfig) -> dict[str, Any]:
         resolved["strategy"]["kind"] = f"{config.resolve(Path(place)).resolve()}:{name}"
     if config.data.path is not None:
         resolved["data"]["path"] = str(config.resolve(config.data.path).resolve())
+    if config.data.universe is not None:
+        resolved["data"]["universe"] = str(config.resolve(config.data.universe).resolve())
     if config.data.benchmark is not None and config.resolve(Path(config.data.benchmark)).is_file():
         resolved["data"]["benchmark"] = str(config.resolve(Path(config.data.benchmark)).resolve())
     if isinstance(config.model, BundleReference):

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from engine.data.findings import findings_frame, quality_from
+from engine.data.quality import Quality
 from engine.errors import ConfigError, DataError, StorageError
 from engine.report import frames
 from engine.report.hashes import fills_hash, orders_hash
@@ -32,6 +34,8 @@ _FRAMES: Mapping[str, Mapping[str, frames.Kind]] = {
     "forecasts": frames.FORECASTS,
     "bars": frames.BARS,
 }
+# What cleaning found in the bars and changed in them: a file each, where there was anything.
+_QUALITY: Mapping[str, Mapping[str, frames.Kind]] = {"findings": frames.FINDINGS, "repairs": frames.REPAIRS}
 RUNNING = "running"
 _FOLDER = re.compile(r"^\d{8}T\d{6}Z-")
 
@@ -56,6 +60,8 @@ class Run:
             commissions.
         forecasts: one row a decision bar and symbol; log returns over the horizon; may be empty.
         bars: the bars of the period, long, so that the report needs nothing else.
+        findings: what cleaning found in the bars, warm-up included; may be empty.
+        repairs: what it changed, one row a value; may be empty.
     """
 
     manifest: dict[str, Any]
@@ -67,10 +73,12 @@ class Run:
     trades: pd.DataFrame
     forecasts: pd.DataFrame
     bars: pd.DataFrame
+    findings: pd.DataFrame = field(default_factory=pd.DataFrame)
+    repairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "equity", frames.typed_equity(self.equity))
-        for name, columns in _FRAMES.items():
+        for name, columns in {**_FRAMES, **_QUALITY}.items():
             object.__setattr__(self, name, frames.typed(getattr(self, name), columns, name=name))
 
     @property
@@ -84,8 +92,19 @@ class Run:
         return str(self.config.get("data", {}).get("timeframe", "1d"))
 
 
-def open_run(root: Path, name: str, manifest: Mapping[str, Any], config: Mapping[str, Any], *, now: datetime) -> Path:
+def open_run(
+    root: Path,
+    name: str,
+    manifest: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    now: datetime,
+    quality: Quality | None = None,
+) -> Path:
     """Begin a run that goes on for long: its folder with a manifest of status ``running`` and its run file.
+
+    Args:
+        quality: of the bars that are known already; ``load_quality`` gives it back.
 
     Raises:
         StorageError: the folder cannot be written; nothing of it is left.
@@ -98,6 +117,8 @@ def open_run(root: Path, name: str, manifest: Mapping[str, Any], config: Mapping
             partial.mkdir()
             _write_json(partial / "manifest.json", {**manifest, "name": name, "status": RUNNING})
             _write_config(partial, config)
+            if quality is not None:
+                write_quality(partial, findings_frame(quality), quality.repairs)
             return rename_to_free(partial, root, stem)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -176,7 +197,30 @@ def _write_files(run: Run, folder: Path, report: str) -> None:
     run.equity.to_parquet(folder / "equity.parquet", compression="zstd")
     for name in _FRAMES:
         getattr(run, name).to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+    write_quality(folder, run.findings, run.repairs)
     _write_text(folder / "report.html", report)
+
+
+def write_quality(folder: Path, findings: pd.DataFrame, repairs: pd.DataFrame) -> None:
+    """``findings.parquet`` and ``repairs.parquet``, where there is anything in them."""
+    for (name, columns), frame in zip(_QUALITY.items(), (findings, repairs), strict=True):
+        if len(frame):
+            typed = frames.typed(frame, columns, name=name)
+            typed.to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+
+
+def load_quality(folder: Path) -> Quality:
+    """What cleaning found in a run's bars, from its folder.
+
+    Raises:
+        DataError: a file of it is damaged.
+    """
+    return quality_from(*(_read_quality(folder, name) for name in _QUALITY))
+
+
+def _read_quality(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.parquet"
+    return frames.typed(_read_frame(path) if path.exists() else pd.DataFrame(), _QUALITY[name], name=name)
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -246,6 +290,7 @@ def load_run(reference: str | Path, *, root: Path = Path("runs")) -> Run:
     metrics = _mapping(folder / "metrics.json")
     tables = {name: _read_frame(folder / f"{name}.parquet") for name in ("equity", *_FRAMES)}
     try:
+        tables |= {name: _read_quality(folder, name) for name in _QUALITY}
         run = Run(manifest=manifest, config=config, metrics=metrics, **tables)
         _check_content(run)
     except DataError as error:

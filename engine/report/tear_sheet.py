@@ -25,6 +25,7 @@ FLAGS = {
     "synthetic": "SYNTHETIC",
     "survivor_biased": "SURVIVOR-BIASED",
     "close_only": "CLOSE-ONLY",
+    "hindsight": "CLEANED IN HINDSIGHT",
 }
 
 
@@ -36,6 +37,7 @@ def render_report(run: Run) -> str:
         title=run.name,
         badges=badges(run.manifest),
         in_sample=bool(run.manifest.get("in_sample")),
+        hindsight=bool(run.manifest.get("hindsight")),
         facts=_facts(run),
         verdict=verdict(run),
         cards=_cards(run),
@@ -57,6 +59,9 @@ def render_report(run: Run) -> str:
 def badges(manifest: Mapping[str, Any]) -> list[str]:
     """What a reader must know before any figure."""
     found = [label for key, label in FLAGS.items() if manifest.get(key)]
+    universe = manifest.get("universe") or {}
+    if universe.get("without_bars"):
+        found.append(f"SURVIVORSHIP: {universe['without_bars']} of {universe['members']} members {_absent(universe)}")
     if manifest.get("status") == "halted":
         found.insert(0, "HALTED")
     if manifest.get("kind") == "paper":
@@ -64,6 +69,10 @@ def badges(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("status") == RUNNING:
         found.insert(0, "NOT FINISHED")
     return found
+
+
+def _absent(universe: Mapping[str, Any]) -> str:
+    return "take no part" if universe.get("named") else "have no bars"
 
 
 def moment(time: Any, *, intraday: bool) -> str:
