@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.config import RunConfig, SpanName
 from engine.preparation import buy_and_hold, prepare, refuse_seen_bars, simulated
-from engine.remarks import absences, observations
+from engine.remarks import absences, missing_members, observations
 from engine.report.recording import record_run, trial_of
 from engine.report.run import Metrics, write_run
 from engine.report.trials import append_trial
@@ -71,6 +71,7 @@ def backtest(
         *(["IN-SAMPLE: the bars were seen in training, or asked for by the name of their span"] if in_sample else []),
         *prepared.remarks,
         *absences(absent, period),
+        *missing_members(used, period, config.data),
         *observations(used, simulation, held, benchmark),
     )
     run = record_run(

@@ -77,6 +77,9 @@ def _newest(runs: Path, config: str, mode: str, account: str | None) -> Earlier 
 def _changed(manifest: dict[str, Any], prepared: Prepared) -> str:
     if manifest["strategy_hash"] != prepared.strategy.source_hash:
         return "the strategy's source has changed"
+    universe = None if prepared.bars.membership is None else prepared.bars.membership.digest
+    if manifest["hashes"].get("universe") != universe:
+        return "its universe has changed"
     bundle = None if prepared.forecaster is None else prepared.forecaster.bundle.path.name
     if manifest.get("bundle") != bundle:
         return f"its bundle was {manifest.get('bundle')} and is {bundle}"

@@ -67,7 +67,8 @@ class PaperRun:
         entries = list(journal.entries())
         self._past = read_recorded(journal, cash=config.broker.cash)
         self.resumed = len(self._past.steps)
-        self._known = seen_bars(self._past, manifest) if self._past.history else stage.history()
+        universe = session.prepared.bars.membership
+        self._known = seen_bars(self._past, manifest, universe) if self._past.history else stage.history()
         first = self._past.steps[0][0] if self._past.steps else None
         before = None if first is None else pd.Timestamp(first, tz="UTC") - pd.Timedelta(1, unit="ns")
         connection = stage.connection

@@ -8,15 +8,16 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from engine.config import ALL, RiskConfig, RunConfig, SpanName
+from engine.config import RiskConfig, RunConfig, SpanName
 from engine.data.bars import Bars
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars, load_benchmark
 from engine.data.timeframes import session_ends
 from engine.errors import BundleError
-from engine.simulation.simulate import Simulation, simulate
+from engine.simulation.simulate import Simulation, equity_curve, simulate
 from strategies.buy_and_hold import BuyAndHold
 from strategies.loading import LoadedStrategy, load_strategy
 from strategies.rule import Context
@@ -50,8 +51,18 @@ class Prepared:
     remarks: tuple[str, ...]
 
     def cut(self, period: Period) -> tuple[Bars, pd.Timestamp, tuple[str, ...]]:
-        """The period's bars with their warm-up, the end of its first bar, and the symbols that have none in it."""
-        return with_history(self.bars, period, warmup=self.warmup)
+        """The period's bars with their warm-up, the end of its first bar, and the symbols that have none in it.
+
+        Of a universe, of those who are members on some day of the period.
+        """
+        return with_history(self.bars.among(*period), period, warmup=self.warmup)
+
+    @property
+    def by_name(self) -> RunConfig:
+        """The run file where symbols are asked for by name, as at a broker: they are the ones that the source had."""
+        return self.config.model_copy(
+            update={"data": self.config.data.model_copy(update={"symbols": self.bars.symbols})}
+        )
 
 
 def prepare(config: RunConfig, *, root: Path) -> Prepared:
@@ -69,9 +80,6 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
         from models.bundle import check_fit
 
         remarks = check_fit(forecaster.bundle, config, bars)
-    if config.data.symbols == (ALL,):
-        # Where symbols are asked for by name, as at a broker, they are the ones that the source had.
-        config = config.model_copy(update={"data": config.data.model_copy(update={"symbols": bars.symbols})})
     return Prepared(
         config=config,
         bars=bars,
@@ -134,7 +142,17 @@ def simulated(
 
 
 def buy_and_hold(config: RunConfig, bars: Bars, start: pd.Timestamp) -> Simulation:
-    """The same symbols, costs and account, bought once in equal parts; no limit but the account's own."""
+    """The same symbols, costs and account, bought once in equal parts; no limit but the account's own.
+
+    Of a universe those who are members at the start, and they are held when they have left it.
+    """
     rule = BuyAndHold({}, replace(Context.of(config, None), max_gross=1.0))
     unlimited = config.model_copy(update={"risk": RiskConfig()})
-    return simulated(unlimited, bars, RuleStrategy, {"rule": rule}, start=start)
+    bought = bars.first_members(start)
+    held = simulated(unlimited, bought, RuleStrategy, {"rule": rule}, start=start)
+    if bought is bars:
+        return held
+    ends = np.unique(np.concatenate([pd.DatetimeIndex(frame.index).asi8 for frame in bars.frames.values()]))
+    times = pd.DatetimeIndex(ends, tz="UTC").rename("time")
+    closes = {symbol: frame["close"] for symbol, frame in bought.frames.items()}
+    return replace(held, equity=equity_curve(times[times >= start], closes, held.ledger, config.broker.cash))

@@ -55,7 +55,7 @@ def serve(
 
 def bars_to_replay(config: RunConfig) -> tuple[Bars, pd.Timestamp]:
     """All bars up to the end of the test span, and the end of the first decision bar, as the backtest has it."""
-    bars = load_bars(config.data, config.folder, within=config.spans.extent)
+    bars = load_bars(config.data, config.folder, within=config.spans.extent).among(*config.spans.test)
     used, start, _ = with_history(bars, config.spans.test, warmup=config.data.warmup_bars)
     frames = {symbol: bars.frames[symbol].loc[: used.frames[symbol].index[-1]] for symbol in used.frames}
     return replace(bars, frames=frames), start

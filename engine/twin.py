@@ -77,7 +77,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
     if not (folder / FILE).is_file():
         raise ConfigError(f"{folder}: only paper runs have a twin, and this run has no journal; name a paper run")
     config, manifest, recorded = read_paper(folder)
-    bars, start = recorded_bars(recorded, manifest)
+    bars, start = recorded_bars(recorded, manifest, config)
     forecaster = forecaster_of(config, root.parent)
     strategy = load_strategy(config, Context.of(config, forecaster))
 
@@ -94,7 +94,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
         same_orders=model is not None and _orders_hash(recorded.orders) == _orders_hash(model.orders),
         same_fills=model is not None and _fills_hash(recorded.ledger.fills) == _fills_hash(model.ledger.fills),
         fills=_beside(recorded.ledger.fills, [] if model is None else model.ledger.fills),
-        remarks=(*_remarks(manifest, recorded, strategy, forecaster), *doubts),
+        remarks=(*_remarks(manifest, recorded, strategy, forecaster), *_universe(manifest, bars), *doubts),
     )
 
 
@@ -179,6 +179,11 @@ def _mean_prices(fills: Sequence[Fill]) -> dict[_Decision, float]:
         key: sum(fill.quantity * fill.price for fill in found) / sum(fill.quantity for fill in found)
         for key, found in together.items()
     }
+
+
+def _universe(manifest: Mapping[str, Any], bars: Bars) -> list[str]:
+    digest = None if bars.membership is None else bars.membership.digest
+    return ["the universe has changed since the run"] if manifest["hashes"].get("universe") != digest else []
 
 
 def _remarks(

@@ -21,6 +21,9 @@ class RuleStrategy(bt.Strategy):
     closed first. A target whose order the broker turns down, at once or later, does not count as ordered, and is tried
     again at the next bar; so is the part of one that there was no room for, or that an order left when it ended. While
     an order is under way, as a slow broker may leave it beyond its bar, its symbol is not ordered again.
+
+    Where the run has a universe, the rule is asked about those who are members at the bar; the target of the others
+    is 0, so that what is held of a symbol is closed at its first bar outside.
     """
 
     params = (("rule", None),)
@@ -34,6 +37,9 @@ class RuleStrategy(bt.Strategy):
         self._weights = np.zeros(len(self._traded))
         self._bars_held = np.zeros(len(self._traded))
         self._min_change = float(getattr(rule.params, "min_change", 0.0))
+        # The universe's members at the last bar, and whether each symbol is one of them.
+        self._members: frozenset[str] | None = None
+        self._inside: Any = slice(None)
         # Symbol -> the feeds of its signals' longer bars, of which there is none yet.
         self._unseen = {i: feeds for i, lines in enumerate(self._lines) if (feeds := self._slower_feeds(lines))}
         # Symbol -> the order that is under way, and the target before it.
@@ -106,9 +112,14 @@ class RuleStrategy(bt.Strategy):
         return [line[0] if feed is None or len(feed) else np.nan for line, feed in lines]
 
     def _targets(self) -> Floats:
-        """The rule's answer for all symbols."""
+        """The rule's answer for all symbols; 0 for who is no member of the universe."""
         name = type(self._rule).__name__
-        signals, weights, bars_held = self._signals.copy(), self._weights.copy(), self._bars_held.copy()
+        inside = self._who_is_inside()
+        signals, weights, bars_held = (
+            values[inside].copy() for values in (self._signals, self._weights, self._bars_held)
+        )
+        if not len(weights):
+            return np.zeros(len(self._weights))
         try:
             targets = self._rule.targets(signals, weights, bars_held, self._rule.params)
         except Exception as error:
@@ -118,7 +129,19 @@ class RuleStrategy(bt.Strategy):
                 f"{name}.targets: expected an array of {len(weights)} weights, one a symbol, "
                 f"found the shape {np.shape(targets)}"
             )
-        return targets
+        if len(weights) == len(self._weights):
+            return targets
+        everyone = np.zeros(len(self._weights))
+        everyone[inside] = targets
+        return everyone
+
+    def _who_is_inside(self) -> Any:
+        """What selects the universe's members of this bar from arrays of all symbols."""
+        members = self.broker.members()
+        if members is not self._members:
+            names = [data._name for data in self.datas[: len(self._weights)]]
+            self._members, self._inside = members, np.array([name in members for name in names])
+        return self._inside
 
     def _wanted(self, i: int, target: float) -> tuple[int, float, float]:
         """Symbol, the target that this order is for, and the signed quantity it takes."""

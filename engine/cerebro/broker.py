@@ -18,6 +18,7 @@ from engine.cerebro.clock import to_nanoseconds
 from engine.cerebro.shown import shown_order, snapshot
 from engine.config import BrokerConfig, RiskConfig
 from engine.data.calendars import session_number
+from engine.data.universe import Membership
 from engine.errors import StrategyError
 from engine.trading.costs import Costs
 from engine.trading.ledger import Ledger
@@ -62,6 +63,7 @@ class Broker(bt.BrokerBase):
         session_ends: Callable[[int], bool] = lambda time: True,
         venue: Callable[..., Venue] = Venue,
         record: Callable[[Order], None] | None = None,
+        membership: Membership | None = None,
     ) -> None:
         """A broker of the account that the run file describes.
 
@@ -69,8 +71,10 @@ class Broker(bt.BrokerBase):
             session_ends: says of a bar end (UTC ns) whether its session ends with it: always, for daily bars.
             venue: makes the venue from ``Venue``'s keywords.
             record: takes each order that was decided on, once it is accepted, rejected or refused.
+            membership: of the run's universe: nothing is opened in who is no member. Everyone is one, if None.
         """
         super().__init__()
+        self._membership = membership
         broker = broker or BrokerConfig()
         self._feeds: dict[str, Any] = {}
         # Last closes, refreshed once a step when somebody asks.
@@ -85,6 +89,8 @@ class Broker(bt.BrokerBase):
             short=broker.short,
         )
         self.gate = RiskGate(risk or RiskConfig(max_gross=2.0), peak=broker.cash)
+        if membership is not None:
+            self.gate.outside = membership.refusal
         self.submitted: list[Order] = []
         self._record = record or self.submitted.append
         self._decided = 0
@@ -126,6 +132,10 @@ class Broker(bt.BrokerBase):
     def getposition(self, data: Any, clone: bool = True) -> Any:
         """Position of a feed: a picture of the ledger's, made anew at each fill. Changing it changes nothing."""
         return self.positions[data]
+
+    def members(self) -> frozenset[str] | None:
+        """The symbols in which a position may be opened at the present bar; None where the run has no universe."""
+        return None if self._membership is None else self._membership.members_at(to_nanoseconds(self._now()))
 
     def setcommission(self, *args: Any, **kwargs: Any) -> None:
         """Refused: what trading costs is said in one place."""
@@ -267,9 +277,17 @@ class Broker(bt.BrokerBase):
             time=time, session=session_number(time), session_ends=self._session_ends(time), bars=bars
         )
         self._report(events, now)
+        self._withdraw_strangers(time, now)
         self._borrows = self.venue.ledger.borrows
         self._observe(now)
         self._close_rest(now)
+
+    def _withdraw_strangers(self, time: int, now: float) -> None:
+        """Cancel what would still open a position in a symbol that has left the universe."""
+        for order in list(self.venue.open_orders.values()) if self._membership is not None else ():
+            reason = self.gate.outside(order.symbol, time)
+            if reason and order.alive and not order.closing:
+                self._report(self.venue.cancel(order, reason), now)
 
     def _observe(self, now: float) -> None:
         if not (self._borrows or self._watches):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.universe import Membership
+from engine.errors import ConfigError
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -61,6 +63,41 @@ class Bars:
             sha.update(pd.DatetimeIndex(frame.index).as_unit("ns").asi8.astype("<i8").tobytes())
             sha.update(np.ascontiguousarray(frame[list(COLUMNS)].to_numpy(dtype="<f8")).tobytes())
         return sha.hexdigest()
+
+    def among(self, start: date, end: date) -> Bars:
+        """The bars of those symbols that are members of the universe on some day from start to end.
+
+        Raises:
+            ConfigError: none of them is.
+        """
+        if self.membership is None:
+            return self
+        members = set(self.membership.between(start, end))
+        frames = {symbol: frame for symbol, frame in self.frames.items() if symbol in members}
+        if not frames:
+            raise ConfigError(
+                f"data.universe: none of the {len(self.frames)} symbols with bars is a member from {start} to {end}, "
+                f"when it has {len(members)}; move the span, or correct the spells"
+            )
+        return replace(self, frames=frames)
+
+    def first_members(self, start: pd.Timestamp) -> Bars:
+        """The bars of the universe's members at the first bar, from start on, at which a symbol with bars is one.
+
+        These bars themselves where there is no universe. What is returned knows no universe any more.
+        """
+        if self.membership is None:
+            return self
+        firsts = {}
+        for symbol, frame in self.frames.items():
+            later = pd.DatetimeIndex(frame.index[frame.index >= start])
+            inside = later[self.membership.mask(symbol, later)]
+            if len(inside):
+                firsts[symbol] = inside[0]
+        first = min(firsts.values(), default=start)
+        members = self.membership.members_at(int(first.value))
+        frames = {symbol: frame for symbol, frame in self.frames.items() if symbol in members}
+        return replace(self, frames=frames or self.frames, membership=None)
 
     def between(self, start: pd.Timestamp | None = None, end: pd.Timestamp | None = None) -> Bars:
         """The bars with start <= time <= end; a symbol without any keeps an empty frame."""

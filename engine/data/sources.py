@@ -22,7 +22,7 @@ from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES
 from engine.data.timeframes import check_alignment, check_spacing
-from engine.data.universe import read_universe
+from engine.data.universe import Membership, read_universe
 from engine.errors import ConfigError
 
 _SAMPLES = tuple(f"sample:{name}" for name in SAMPLES)
@@ -53,6 +53,11 @@ def load_bars(data: DataConfig, folder: Path, *, within: tuple[date, date] | Non
     return _cleaned(read_raw(data, folder, within=within), data)
 
 
+def load_universe(data: DataConfig, folder: Path) -> Membership | None:
+    """Who is a member of the run file's universe, and when; None where it names none. Raises as ``read_universe``."""
+    return None if data.universe is None else read_universe(folder / data.universe)
+
+
 def read_raw(data: DataConfig, folder: Path, *, within: tuple[date, date] | None = None) -> Raw:
     """The source's bars as they are there; what ``load_bars`` begins with, and raises for the same reasons."""
     if data.source not in SOURCES:
@@ -66,9 +71,9 @@ def read_raw(data: DataConfig, folder: Path, *, within: tuple[date, date] | None
         check_timeframes(data.base, data.timeframe, key="data.base")
     for timeframe in data.slower or ():
         check_timeframes(data.timeframe, timeframe, key="data.slower")
-    if data.universe is None:
+    membership = load_universe(data, folder)
+    if membership is None:
         return _read(data, folder)
-    membership = read_universe(folder / data.universe)
     members = membership.symbols if within is None else membership.between(*within)
     raw = _read(_asking_for(members, data, folder), folder)
     there = {symbol: frame for symbol, frame in raw.frames.items() if symbol in set(members)}

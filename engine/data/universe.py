@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,6 +24,9 @@ import pandas as pd
 
 from engine.data.calendars import ZONE, sessions_of
 from engine.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from engine.data.bars import Bars
 
 Spell = tuple[date, date | None]
 
@@ -176,6 +180,14 @@ def survivorship(
             within = (days >= pd.Timestamp(period[0])) & (days <= pd.Timestamp(period[1]))
             with_bars += bool((membership.mask(symbol, times[symbol]) & within).any())
     return Survivorship(members=len(members), with_bars=with_bars, named=named)
+
+
+def survivorship_of(bars: Bars, period: tuple[date, date], *, named: bool) -> Survivorship | None:
+    """Of the bars' own universe, see ``survivorship``; None where they have none."""
+    if bars.membership is None:
+        return None
+    times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
+    return survivorship(bars.membership, times, period, named=named)
 
 
 def read_universe(path: Path) -> Membership:

@@ -151,6 +151,7 @@ class LiveRun:
                 is_late=self._is_late,
             ),
             record=self._decided,
+            membership=plan.history.membership,
         )
         self.venue: LiveVenue = self.broker.venue  # type: ignore[assignment]
         self.venue.exits_first = plan.ends_when_halted

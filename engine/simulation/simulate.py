@@ -86,7 +86,7 @@ def simulate(
     """
     times = _decision_times(bars, start)
     engine = Engine(start=float(to_days(times[:1])[0]), on_progress=on_progress)
-    venue_broker = Broker(broker=broker, risk=risk, session_ends=session_ends)
+    venue_broker = Broker(broker=broker, risk=risk, session_ends=session_ends, membership=bars.membership)
     engine.setbroker(venue_broker)
     add_feeds(engine, ArrayFeed, bars, slower)
     engine.addstrategy(strategy, **arguments)

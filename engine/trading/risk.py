@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from engine.config import RiskConfig
@@ -30,11 +30,14 @@ class RiskGate:
         limits: as the run file sets them; those on the wall clock are the live side's, which calls ``halt``.
         peak: highest equity so far; at the start, the starting cash.
         halted: the reason why trading has stopped, or empty.
+        outside: why nothing may be opened in a symbol at a bar that ends at a time (UTC ns), or empty: it is no member
+            of the run's universe then.
     """
 
     limits: RiskConfig
     peak: float
     halted: str = ""
+    outside: Callable[[str, int], str] = lambda symbol, time: ""
     # The session of the last bar, equity at that bar, and equity at the end of the session before it.
     _session: int | None = field(default=None, init=False, repr=False)
     _equity: float = field(init=False, repr=False)
@@ -85,6 +88,9 @@ class RiskGate:
         allowed = self.limits.symbols
         if allowed is not None and order.symbol not in allowed:
             return f"risk.symbols: {order.symbol} is none of the {len(allowed)} symbols that may be opened"
+        outside = self.outside(order.symbol, order.decided)
+        if outside:
+            return outside
         equity = ledger.equity(prices)
         price = prices.get(order.symbol, math.nan)
         if not (math.isfinite(price) and price > 0.0):
