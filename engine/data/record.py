@@ -30,18 +30,22 @@ class Record:
         owners = stack.owner[bars]
         for own in np.split(bars, np.flatnonzero(np.diff(owners)) + 1) if len(bars) else []:
             detail, size = tell(own)
-            self.findings.append(
-                Finding(
-                    kind=kind,
-                    symbol=stack.symbols[int(stack.owner[own[0]])],
-                    time=pd.Timestamp(int(stack.time[own].min()), tz="UTC"),
-                    last=pd.Timestamp(int(stack.time[own].max()), tz="UTC"),
-                    count=len(own),
-                    action=action,
-                    size=size,
-                    detail=detail,
-                )
+            self.tell(kind, stack, own, action, detail=detail, size=size)
+
+    def tell(self, kind: Kind, stack: Stack, bars: np.ndarray, action: Action, *, detail: str, size: float) -> None:
+        """One finding on some bars of one symbol."""
+        self.findings.append(
+            Finding(
+                kind=kind,
+                symbol=stack.symbols[int(stack.owner[bars[0]])],
+                time=pd.Timestamp(int(stack.time[bars].min()), tz="UTC"),
+                last=pd.Timestamp(int(stack.time[bars].max()), tz="UTC"),
+                count=len(bars),
+                action=action,
+                size=size,
+                detail=detail,
             )
+        )
 
     def dropped(self, stack: Stack, mask: np.ndarray, rule: str) -> Stack:
         """The stack without the bars of the mask, each of whose values is written down."""

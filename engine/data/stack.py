@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -64,9 +65,7 @@ class Stack:
 
     def ordered(self, order: np.ndarray) -> Stack:
         """The same bars in another order within their symbols."""
-        return replace(
-            self, time=self.time[order], values=self.values[:, order], position=self.position[order]
-        )
+        return replace(self, time=self.time[order], values=self.values[:, order], position=self.position[order])
 
     def per_symbol(self, mask: np.ndarray) -> np.ndarray:
         """``[symbols]``: how many bars of each symbol the mask holds."""
@@ -107,12 +106,15 @@ def stacked(raw: Raw) -> Stack:
     position = np.empty(starts[-1], dtype=np.int64)
     values = np.empty((len(COLUMNS), starts[-1]))
     for (symbol, frame), start, end in zip(raw.frames.items(), starts[:-1], starts[1:], strict=True):
-        where, rows = raw.origin(symbol), raw.rows.get(symbol, [])
+        where = raw.origin(symbol)
+        rows: Sequence[int] | np.ndarray = raw.rows.get(symbol, [])
         check_columns(frame, where)
         times = utc_times(frame.index, where, rows)
         time[start:end] = times.asi8
         position[start:end] = np.arange(end - start)
         table = frame.to_numpy() if tuple(frame.columns) == COLUMNS else None
-        plain = table is not None and table.dtype == np.float64
-        values[:, start:end] = table.T if plain else numbers(frame, times, where, rows)
+        if table is not None and table.dtype == np.float64:
+            values[:, start:end] = table.T
+        else:
+            values[:, start:end] = numbers(frame, times, where, rows)
     return Stack(raw=raw, starts=starts, time=time, values=values, position=position)
