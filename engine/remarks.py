@@ -9,10 +9,8 @@ from datetime import date
 import pandas as pd
 
 from engine.config import ALL, DataConfig
-from engine.config import ALL, DataConfig
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
-from engine.data.universe import survivorship_of
 from engine.data.findings import changed_in_hindsight, tallied
 from engine.data.quality import Quality
 from engine.data.universe import survivorship_of
@@ -25,16 +23,6 @@ _TURNED_DOWN = (OrderStatus.REJECTED, OrderStatus.REFUSED)
 def absences(symbols: Iterable[str], period: tuple[date, date]) -> list[str]:
     """Symbols that have no bar in the period."""
     return [f"{symbol} has no bars from {period[0]} to {period[1]} and takes no part" for symbol in symbols]
-
-
-def missing_members(bars: Bars, period: tuple[date, date], data: DataConfig) -> list[str]:
-    """How many of a universe's members in the period have no bars in it; nothing where there is no universe."""
-    found = survivorship_of(bars, period, named=data.symbols != (ALL,))
-    if found is None:
-        return []
-    if not found.without_bars:
-        return [f"all {found.members} members of the universe have bars while they are members"]
-    return [f"SURVIVORSHIP: {found.sentence}; who left is likelier to be missing, and results look better for it"]
 
 
 def missing_members(bars: Bars, period: tuple[date, date], data: DataConfig) -> list[str]:

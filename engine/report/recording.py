@@ -15,7 +15,6 @@ from engine.config import ALL, BundleReference, RunConfig, SpanName, digest, dum
 from engine.data.bars import Bars
 from engine.data.findings import changed_in_hindsight, findings_frame, tallied
 from engine.data.universe import survivorship_of
-from engine.data.universe import survivorship_of
 from engine.errors import NextbarError
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import bars_frame, fills_frame, orders_frame, trades_frame
@@ -78,7 +77,6 @@ def record_run(
         forecasts = forecast_frame(bars, forecaster, period, known=known).assign(in_sample=in_sample)
         forecast_figures = score_frame(forecasts, train_mean=record.train_mean, train_naive_mae=record.train_naive_mae)
     missing = survivorship_of(bars, period, named=config.data.symbols != (ALL,))
-    missing = survivorship_of(bars, period, named=config.data.symbols != (ALL,))
     return Run(
         manifest={
             "kind": kind,
@@ -91,7 +89,6 @@ def record_run(
                 "data": bars.between(start).content_hash,
                 "data_with_warmup": bars.content_hash,
                 "benchmark": None if benchmark is None else benchmark.content_hash,
-                "universe": None if bars.membership is None else bars.membership.digest,
                 "universe": None if bars.membership is None else bars.membership.digest,
                 "model": None if forecaster is None else forecaster.bundle.record.weights_hash,
                 "strategy": strategy_hash,
@@ -112,7 +109,6 @@ def record_run(
             "synthetic": bars.synthetic,
             "survivor_biased": bars.survivor_biased,
             "close_only": bars.close_only,
-            "universe": None if missing is None else missing.entry(),
             "universe": None if missing is None else missing.entry(),
             "quality": tallied(bars.quality),
             "hindsight": bool(changed_in_hindsight(bars.quality)),
@@ -207,8 +203,6 @@ def portable(config: RunConfig) -> dict[str, Any]:
         resolved["strategy"]["kind"] = f"{config.resolve(Path(place)).resolve()}:{name}"
     if config.data.path is not None:
         resolved["data"]["path"] = str(config.resolve(config.data.path).resolve())
-    if config.data.universe is not None:
-        resolved["data"]["universe"] = str(config.resolve(config.data.universe).resolve())
     if config.data.universe is not None:
         resolved["data"]["universe"] = str(config.resolve(config.data.universe).resolve())
     if config.data.benchmark is not None and config.resolve(Path(config.data.benchmark)).is_file():

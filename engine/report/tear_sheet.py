@@ -62,9 +62,6 @@ def badges(manifest: Mapping[str, Any]) -> list[str]:
     universe = manifest.get("universe") or {}
     if universe.get("without_bars"):
         found.append(f"SURVIVORSHIP: {universe['without_bars']} of {universe['members']} members {_absent(universe)}")
-    universe = manifest.get("universe") or {}
-    if universe.get("without_bars"):
-        found.append(f"SURVIVORSHIP: {universe['without_bars']} of {universe['members']} members {_absent(universe)}")
     if manifest.get("status") == "halted":
         found.insert(0, "HALTED")
     if manifest.get("kind") == "paper":
@@ -72,10 +69,6 @@ def badges(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("status") == RUNNING:
         found.insert(0, "NOT FINISHED")
     return found
-
-
-def _absent(universe: Mapping[str, Any]) -> str:
-    return "take no part" if universe.get("named") else "have no bars"
 
 
 def _absent(universe: Mapping[str, Any]) -> str:
