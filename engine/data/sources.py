@@ -15,13 +15,13 @@ from engine.data.aggregation import aggregated, check_timeframes
 from engine.data.alpaca import read_alpaca
 from engine.data.bars import Bars, bars_of
 from engine.data.cleaning import clean
-from engine.data.files import read_files
+from engine.data.files import read_files, symbols_named_in
 from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
-from engine.data.tables import SUFFIXES
-from engine.data.timeframes import check_alignment, check_spacing
+from engine.data.tables import suffix_of, symbol_of
+from engine.data.timeframes import check_alignment, check_spacings
 from engine.data.universe import Membership, read_universe
 from engine.errors import ConfigError
 
@@ -30,7 +30,7 @@ SOURCES = (*_SAMPLES, "files", "alpaca")
 
 # Keys that one source alone reads.
 _READ_BY = {
-    **dict.fromkeys(("path", "columns", "timezone", "stamp"), "files"),
+    **dict.fromkeys(("path", "columns", "timezone", "stamp", "date_format"), "files"),
     **dict.fromkeys(("start", "feed", "adjustment"), "alpaca"),
 }
 
@@ -99,7 +99,7 @@ def _asking_for(members: tuple[str, ...], data: DataConfig, folder: Path) -> Dat
     elif data.source in _SAMPLES:
         asked = tuple(s for s in SAMPLES[data.source.removeprefix("sample:")].symbols if s in set(members))
     elif data.source == "files" and data.path is not None and (folder / data.path).is_dir():
-        names = {path.stem for path in (folder / data.path).iterdir() if path.suffix.lower() in SUFFIXES}
+        names = symbols_named_in(folder / data.path)
         asked = tuple(symbol for symbol in members if symbol in names)
     else:
         # What one file holds is known when it is read; who asks a service hears whom it does not have.
@@ -131,8 +131,7 @@ def completed(raw: Raw, frames: Mapping[str, pd.DataFrame], quality: Quality, da
     """
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in frames.items()}
     if data.source == "files":
-        for symbol, own in times.items():
-            check_spacing(own, raw.timeframe, where=raw.origin(symbol))
+        check_spacings(times, raw.timeframe, where=raw.origin)
     check_alignment(times, raw.timeframe)
     bars = bars_of(raw, frames, quality)
     return bars if raw.timeframe == data.timeframe else aggregated(bars, data.timeframe)
@@ -158,14 +157,14 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
             raise ConfigError(f"{key}: one symbol, found all of {source}; name one, as in {source}/{symbols[0]}")
         return _cleaned(_sample(source, (symbol or symbols[0],), data, symbols_key=key, timeframe_key=key), data)
     path = Path(data.benchmark)
-    if path.suffix.lower() not in SUFFIXES or data.benchmark.startswith("sample:"):
+    if suffix_of(path) is None or data.benchmark.startswith("sample:"):
         raise ConfigError(
             f"{key}: unknown benchmark {data.benchmark}; expected sample:sp500, one symbol of a sample, as in "
             "sample:tech/AAPL, or the path of a CSV or Parquet file"
         )
     if not (folder / path).is_file():
         raise ConfigError(f"{key}: there is no file {folder / path}; correct the path")
-    asked = {"source": "files", "symbols": (path.stem,), "path": path, "columns": None, "benchmark": None}
+    asked = {"source": "files", "symbols": (symbol_of(path),), "path": path, "columns": None, "benchmark": None}
     own = data.model_copy(update=asked)
     return _cleaned(read_files(own, folder), own)
 

@@ -1,157 +1,310 @@
-"""A CSV or Parquet file as a table with canonical column names, whatever its own are called."""
+"""A CSV or Parquet file as arrays with canonical names, whatever its own columns are called."""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pandas as pd
-import pyarrow
+import pyarrow as pa
 import pyarrow.parquet
 
 from engine.data.bars import COLUMNS
+from engine.data.columns import EXTRAS, recognised, shown
+from engine.data.vendors import Layout, from_fixed_point, layout_of, without_header, written_numbers
 from engine.errors import ConfigError, DataError
 
-SUFFIXES = (".csv", ".txt", ".parquet")
+SUFFIXES = (".csv", ".csv.gz", ".txt", ".txt.gz", ".tsv", ".tsv.gz", ".parquet", ".pq")
 
-# Lower-case names by which a column is known; the first that a file has wins among the names of a symbol.
-_TIME_NAMES = ("time", "timestamp", "datetime", "date")
-_SYMBOL_NAMES = ("symbol", "ticker", "name")
-_INDEX_NAMES = ("__index_level_0__", "")  # how pandas writes an index without a name
-_MAPPABLE = ("time", "date", *COLUMNS, "symbol")
+_PARQUET = (".parquet", ".pq")
+_PRICES = COLUMNS[:4]
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
+_SEPARATORS = (",", ";", "\t")
+_DECIMAL_COMMA = re.compile(r"\s*-?\d+,\d+\s*")
+_SAMPLED_ROWS, _LONGEST_ROW = 50, 1 << 20
+
+# A column as float64, NaN where a value is missing or no number, and the text of those by position, if there are any.
+_Numbers = tuple[np.ndarray, pd.Series | None]
+
+# Text that repeats itself more often than bars ever do is no file of bars, and would fill the memory.
+_GZIP_RATIO, _GZIP_FREE = 200, 1 << 28
 
 
-def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """The file's table: ``time``, the columns of bars that it has, and ``symbol`` where it has one.
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A file's rows in its own order.
+
+    Attributes:
+        path: the file.
+        layout: how its vendor writes.
+        times: text, or datetimes; of a file with a column for the date and one for the time of day, both as text.
+        symbols: None where the file has no column for the symbol.
+        bars: float64 [columns, rows] in the order of ``COLUMNS``; NaN where a value is missing.
+        extras: ``adjusted``, ``dividend``, ``split`` -> float64 [rows], those that the file has.
+        text: column -> what stands in its place where it is no number, by position; the value is NaN there.
+        rows: number of each row in the file: a CSV file's header is row 1, a Parquet file's first row is row 1.
+    """
+
+    path: Path
+    layout: Layout
+    times: pd.Series
+    symbols: pd.Categorical | None
+    bars: np.ndarray
+    extras: Mapping[str, np.ndarray]
+    text: Mapping[str, pd.Series]
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def suffix_of(path: Path) -> str | None:
+    """The one of ``SUFFIXES`` that a file's name ends in, if any; the longer of two."""
+    name = path.name.lower()
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default=None)
+
+
+def symbol_of(path: Path) -> str:
+    """The symbol that a file of one symbol is named after: its name without ``.csv`` and the like."""
+    return path.name[: -len(suffix_of(path) or "")] if suffix_of(path) else path.name
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
+    """A file's rows.
 
     Args:
-        path: a ``.csv``, ``.txt`` (comma-separated) or ``.parquet`` file.
+        path: a file with one of ``SUFFIXES``: text separated by commas, semicolons or tabs, or Parquet.
         columns: canonical name -> the file's name, for columns that are not recognised by themselves.
-
-    Returns:
-        Values as the file has them, not yet checked; CSV times and symbols are text. The index is the number of the
-        row in the file: a CSV file's header is row 1, a Parquet file's first row is row 1.
 
     Raises:
         DataError: the file cannot be read, or its columns cannot be told apart.
         ConfigError: ``columns`` names something that is not there.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = suffix_of(path)
+    if suffix is None:
         raise ConfigError(f"data.path: {path} is not a CSV or Parquet file; expected one of {', '.join(SUFFIXES)}")
     try:
-        table = _read_parquet(path, columns) if path.suffix.lower() == ".parquet" else _read_csv(path, columns)
+        return _read_parquet(path, columns) if suffix in _PARQUET else _read_text(path, columns)
     except FileNotFoundError:
         raise ConfigError(f"data.path: there is no file {path}; correct the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start}); convert it"
-        ) from None
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: the file could not be read ({_first_line(error)}); check or replace it") from error
-    if "date" in table:
-        table["time"] = table.pop("date").astype(str) + " " + table["time"].astype(str)
-    return table
+    except UnicodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8 ({shown(_first_line(error))}); convert it") from None
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+        reason = _first_line(error)
+        raise DataError(f"{path}: the file could not be read ({reason}); check or replace it") from error
 
 
-def _read_csv(path: Path, columns: Mapping[str, str] | None) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), None)
-    if header is None:
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    separator: str
+    decimal: str
+    encoding: str
+
+
+def _read_text(path: Path, columns: Mapping[str, str] | None) -> Table:
+    dialect, sampled = _sampled(path)
+    if not sampled:
         raise DataError(f"{path}: the file is empty; expected a header and one row a bar")
-    positions = _recognised(header, columns, path)
+    bare = without_header(sampled) if columns is None else None
+    layout, header = bare if bare is not None else (layout_of(sampled[0]), sampled[0])
+    positions = recognised(header, columns, layout, path)
     names = [f"#{position}" for position in range(len(header))]
     for name, position in positions.items():
         names[position] = name
-    numeric = [name for name in positions if name in COLUMNS]
+    numeric = [name for name in positions if name in (*COLUMNS, *EXTRAS)]
+    as_text = [name for name in positions if name not in numeric or layout.written]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
+            frame = pd.read_csv(
                 path,
-                header=0,
+                sep=dialect.separator,
+                decimal=dialect.decimal,
+                header=0 if bare is None else None,
                 names=names,
                 index_col=False,
-                dtype={name: str for name in positions if name not in numeric},
+                dtype=dict.fromkeys(as_text, str),
                 keep_default_na=False,
                 na_values=dict.fromkeys(numeric, _MISSING),
                 skip_blank_lines=False,
                 low_memory=False,
-                encoding="utf-8-sig",
+                encoding=dialect.encoding,
             )
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path}: the rows do not fit the header ({_first_line(error)}); correct the file") from None
-    table.index += 2
-    blank = (table.isna() | (table == "")).all(axis=1)  # a line with nothing in it is no row, but it counts
-    return table.loc[~blank, list(positions)]
+    rows = np.arange(len(frame)) + (2 if bare is None else 1)
+    blank = _blank(frame, list(positions))
+    if blank.any():
+        frame, rows = frame.loc[~blank], rows[~blank]
+    values = {name: _numbers(frame[name], layout) for name in numeric}
+    whole = all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in _PRICES)
+    times = frame["time"]
+    if "date" in frame:
+        times = frame["date"].astype(str) + " " + times.astype(str)
+    symbols = pd.Categorical(frame["symbol"].where(frame["symbol"] != "")) if "symbol" in frame else None
+    return _table(path, layout, times, symbols, values, rows, whole=whole)
 
 
-def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> pd.DataFrame:
+def _sampled(path: Path) -> tuple[_Dialect, list[list[str]]]:
+    """How a text file is written, and its first rows."""
+    packed = path.suffix.lower() == ".gz"
+    with gzip.open(path) if packed else path.open("rb") as binary:
+        start = binary.read(2)
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if packed:
+        _require_plausible_size(path)
+    with (
+        gzip.open(path) if packed else path.open("rb") as binary,
+        io.TextIOWrapper(cast(BinaryIO, binary), encoding=encoding, newline="") as file,
+    ):
+        lines = [line for line in (file.readline(_LONGEST_ROW) for _ in range(_SAMPLED_ROWS)) if line]
+    if not lines or not "".join(lines).strip():
+        return _Dialect(",", ".", encoding), []
+    separator = max(_SEPARATORS, key=lambda candidate: len(next(csv.reader(lines[:1], delimiter=candidate), [])))
+    rows = list(csv.reader(lines, delimiter=separator))
+    comma = separator == ";" and any(_DECIMAL_COMMA.fullmatch(value) for row in rows[1:] for value in row)
+    return _Dialect(separator, "," if comma else ".", encoding), rows
+
+
+def _require_plausible_size(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 4))
+        unpacked = int.from_bytes(file.read(4), "little")
+    if unpacked > _GZIP_FREE and unpacked > size * _GZIP_RATIO:
+        raise DataError(f"{path}: {size} bytes unpack to {unpacked}, more than bars ever do; check or replace it")
+
+
+def _blank(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Lines with nothing in them: they are no rows, but they count."""
+    empty = (frame["time"].isna() | (frame["time"] == "")).to_numpy(dtype=bool, copy=True)
+    if empty.any():
+        suspects = frame.loc[empty, names]
+        empty[empty] = (suspects.isna() | (suspects == "")).all(axis=1).to_numpy(dtype=bool)
+    return empty
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> Table:
     with pyarrow.parquet.ParquetFile(path) as file:
         found = file.schema_arrow.names
-        positions = _recognised(found, columns, path)
-        table = file.read(columns=[found[position] for position in positions.values()])
-    # Without pandas' own metadata a stored index is a column like any other.
-    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-    frame = frame[[found[position] for position in positions.values()]].set_axis(list(positions), axis="columns")
-    frame.index += 1
-    return frame
+        layout = layout_of(found)
+        positions = recognised(found, columns, layout, path)
+        wanted = [found[position] for position in positions.values()]
+        table = file.read(columns=wanted) if len(set(found)) == len(found) else file.read()
+    by_name = {
+        name: table.column(found[position] if len(set(found)) == len(found) else position)
+        for name, position in positions.items()
+    }
+    rows = np.arange(1, table.num_rows + 1)
+    values = {
+        name: _arrow_numbers(column, name, layout, path)
+        for name, column in by_name.items()
+        if name in (*COLUMNS, *EXTRAS)
+    }
+    whole = all(pa.types.is_integer(by_name[name].type) for name in _PRICES)
+    times = _arrow_times(by_name["time"])
+    if "date" in by_name:
+        times = _arrow_times(by_name["date"]).astype(str) + " " + times.astype(str)
+    symbols = _arrow_symbols(by_name["symbol"]) if "symbol" in by_name else None
+    return _table(path, layout, times, symbols, values, rows, whole=whole)
 
 
-def _recognised(found: Sequence[str], columns: Mapping[str, str] | None, path: Path) -> dict[str, int]:
-    """Canonical name -> position in the file, for each column that is known or mapped."""
-    positions: dict[str, int] = {}
-    for name, theirs in (columns or {}).items():
-        if name not in _MAPPABLE:
-            raise ConfigError(f"data.columns.{name}: unknown column; expected one of {', '.join(_MAPPABLE)}")
-        if theirs not in found:
-            raise ConfigError(f"data.columns.{name}: {path.name} has no column {theirs!r}; it has {', '.join(found)}")
-        if found.count(theirs) > 1:
-            raise DataError(f"{path}: {found.count(theirs)} columns are called {theirs!r}; rename all but one")
-        positions[name] = found.index(theirs)
-    mapped = set(positions.values())
-    known: dict[str, list[int]] = {}
-    for position, theirs in enumerate(found):
-        if position not in mapped:
-            known.setdefault(theirs.strip().lower(), []).append(position)
+def _arrow_numbers(column: Any, name: str, layout: Layout, path: Path) -> _Numbers:
+    column = _decoded(column)
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return column.cast(pa.float64(), safe=False).to_numpy(), None
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        text = pd.Series(column.to_pandas())
+        return _numbers(text.where(~text.isin(_MISSING)), layout)
+    raise DataError(f"{path}: the column {name} holds {shown(kind)}, expected numbers; convert it")
 
-    def take(name: str, aliases: Sequence[str]) -> None:
-        candidates = [position for alias in aliases for position in known.get(alias, [])]
-        if len(candidates) > 1:
-            raise DataError(
-                f"{path}: {' and '.join(repr(found[c]) for c in candidates)} may all be the {name}; "
-                f"say which in data.columns.{name}"
-            )
-        if candidates:
-            positions[name] = candidates[0]
 
-    for name in COLUMNS:
-        if name not in positions:
-            take(name, (name,))
-    if "time" not in positions and "date" in positions:
-        positions["time"] = positions.pop("date")
-    elif "time" not in positions:
-        if set(known) & set(_TIME_NAMES) == {"date", "time"}:
-            take("date", ("date",))
-            take("time", ("time",))
-        else:
-            take("time", _TIME_NAMES if set(known) & set(_TIME_NAMES) else _INDEX_NAMES)
-    if "time" not in positions:
-        raise DataError(
-            f"{path}: no column for the time; expected one of {', '.join(_TIME_NAMES)}, found {', '.join(found)}; "
-            "name it in data.columns.time"
-        )
-    missing = [name for name in COLUMNS if name not in positions]
-    if missing:
-        raise DataError(
-            f"{path}: no column for {', '.join(missing)}; found {', '.join(found)}; add it, or name it in data.columns"
-        )
-    if "symbol" not in positions:
-        take("symbol", [alias for alias in _SYMBOL_NAMES if alias in known][:1])
-    return positions
+def _decoded(column: Any) -> Any:
+    """The column without a dictionary of its values."""
+    kind = column.type
+    if not pa.types.is_dictionary(kind):
+        return column
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], type=kind.value_type)
+
+
+def _arrow_times(column: Any) -> pd.Series:
+    column = _decoded(column)
+    kind = column.type
+    if pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("ms"))
+    elif pa.types.is_timestamp(kind) and kind.tz is not None:
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))  # the same moments, whatever their zone is called
+    return pd.Series(column.to_pandas(timestamp_as_object=False))
+
+
+def _arrow_symbols(column: Any) -> pd.Categorical:
+    if not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    symbols = pd.Categorical(column.unify_dictionaries().to_pandas())
+    return symbols.rename_categories(str)
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def _table(
+    path: Path,
+    layout: Layout,
+    times: pd.Series,
+    symbols: pd.Categorical | None,
+    values: Mapping[str, _Numbers],
+    rows: np.ndarray,
+    *,
+    whole: bool,
+) -> Table:
+    bars = np.empty((len(COLUMNS), len(rows)))
+    for position, name in enumerate(COLUMNS):
+        bars[position] = values[name][0]
+    if layout.fixed_point and whole:
+        bars[: len(_PRICES)] = from_fixed_point(bars[: len(_PRICES)])
+    return Table(
+        path=path,
+        layout=layout,
+        times=times,
+        symbols=symbols,
+        bars=bars,
+        extras={name: values[name][0] for name in EXTRAS if name in values},
+        text={name: text for name, (_, text) in values.items() if text is not None},
+        rows=rows,
+    )
+
+
+def _numbers(column: pd.Series, layout: Layout) -> _Numbers:
+    absent = column.isna().to_numpy(dtype=bool, copy=True)
+    if pd.api.types.is_bool_dtype(column.dtype):
+        numbers = np.full(len(column), np.nan)
+    elif pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_complex_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan), None
+    elif layout.written:
+        numbers = written_numbers(column)
+        absent |= column.isin(["-", "--"]).to_numpy(dtype=bool)
+    else:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = np.flatnonzero(np.isnan(numbers) & ~absent)
+    return numbers, pd.Series(column.to_numpy()[bad], index=bad) if len(bad) else None
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    lines = (str(error) or type(error).__name__).strip().splitlines()
+    return shown(lines[0] if lines else type(error).__name__)

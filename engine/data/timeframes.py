@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from engine.errors import DataError
 
 # From here on a regular session holds at most one whole bar, and the one after it is cut short by the close.
 _HALF_SESSION = pd.Timedelta(hours=4)
+_DAY_NANOSECONDS = 86_400_000_000_000
 _DAYS_BETWEEN = {"1d": (1, 4), "1w": (5, 9)}
 
 
@@ -109,6 +111,34 @@ def next_bar_end(after: int, timeframe: str) -> int:
     return int(min(first + (passed + 1) * step, closed).value)
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Bar ends of several symbols, one symbol after the other, and what New York's clock says of each.
+
+    ``sessions`` are in nanoseconds; ``inside`` is true where the next bar is of the same symbol and session. Distinct
+    ends are looked at once, since symbols share most of theirs.
+    """
+
+    symbols: tuple[str, ...]
+    number: np.ndarray  # of the symbol
+    ends: np.ndarray
+    sessions: np.ndarray
+    inside: np.ndarray
+    minutes: np.ndarray  # since midnight
+
+    @classmethod
+    def of(cls, times: Mapping[str, pd.DatetimeIndex]) -> _Joined:
+        ends = np.concatenate([own.asi8 for own in times.values()])
+        number = np.repeat(np.arange(len(times)), [len(own) for own in times.values()])
+        codes, distinct = pd.factorize(ends)
+        moments = pd.DatetimeIndex(distinct, tz="UTC")
+        local = moments.tz_convert(ZONE)
+        sessions = sessions_of(moments).as_unit("ns").asi8[codes]
+        inside = np.append((number[1:] == number[:-1]) & (sessions[1:] == sessions[:-1]), False)
+        minutes = (local.hour * 60 + local.minute).to_numpy()[codes]
+        return cls(tuple(times), number, ends, sessions, inside, minutes)
+
+
 def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> None:
     """Check that bars of different symbols do not overlap without ending together.
 
@@ -118,31 +148,62 @@ def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> No
     Raises:
         DataError: they do not; names two symbols.
     """
-    seen: dict[object, tuple[str, int]] = {}
-    for symbol, own in times.items():
-        for key, value, position in _grid(own, timeframe) if is_intraday(timeframe) else _ends(own):
-            other, expected = seen.setdefault(key, (symbol, value))
-            if value != expected:
-                raise DataError(
-                    f"bars overlap without ending together: {symbol} has one that ends at "
-                    f"{own[position]:%Y-%m-%d %H:%M} UTC, off the bars of {other}; a decision between them would fill "
-                    "in its own past, so use symbols of one market and one grid of bars"
-                )
+    if not times:
+        return
+    joined = _Joined.of(times)
+    if is_intraday(timeframe):
+        looked_at = np.flatnonzero(joined.inside)
+        value = joined.minutes[looked_at] % int(duration(timeframe) / pd.Timedelta(minutes=1))
+        first = np.zeros(len(looked_at), dtype=np.int64)
+    else:
+        looked_at, value = np.arange(len(joined.ends)), joined.ends
+        codes, distinct = pd.factorize(joined.sessions)
+        # The first bar of each session: of equal codes the last one assigned stays.
+        of_session = np.empty(len(distinct), dtype=np.int64)
+        of_session[codes[::-1]] = looked_at[::-1]
+        first = of_session[codes]
+    off = value != value[first]
+    if off.any():
+        at = int(np.argmax(off))
+        symbol, other = (joined.symbols[joined.number[looked_at[i]]] for i in (at, first[at]))
+        raise DataError(
+            f"bars overlap without ending together: {symbol} has one that ends at "
+            f"{pd.Timestamp(joined.ends[looked_at[at]]):%Y-%m-%d %H:%M} UTC, off the bars of {other}; a decision "
+            "between them would fill in its own past, so use symbols of one market and one grid of bars"
+        )
 
 
-def _ends(own: pd.DatetimeIndex) -> list[tuple[object, int, int]]:
-    """For each bar: its session, its end, its position."""
-    return list(zip(sessions_of(own).asi8.tolist(), own.asi8.tolist(), range(len(own)), strict=True))
+def check_spacings(times: Mapping[str, pd.DatetimeIndex], timeframe: str, *, where: Callable[[str], str]) -> None:
+    """``check_spacing`` of several symbols: those that clearly fit are told at once, the others one by one.
 
-
-def _grid(own: pd.DatetimeIndex, timeframe: str) -> list[tuple[object, int, int]]:
-    """The distinct offsets of bar ends on New York's clock, the last bar of each session left out."""
-    days = sessions_of(own)
-    inside = np.flatnonzero(np.append(days[1:] == days[:-1], False))
-    local = own.tz_convert(ZONE)
-    minutes = (local.hour * 60 + local.minute).to_numpy()[inside] % int(duration(timeframe) / pd.Timedelta(minutes=1))
-    offsets, first = np.unique(minutes, return_index=True)
-    return [("grid", int(offset), int(inside[at])) for offset, at in zip(offsets, first, strict=True)]
+    Args:
+        times: symbol -> strictly increasing bar ends, UTC.
+        timeframe: as the run file names it.
+        where: symbol -> file and symbol, named in errors.
+    """
+    joined = _Joined.of(times) if times else None
+    if joined is None:
+        return
+    count = len(joined.symbols)
+    if is_intraday(timeframe):
+        within = np.flatnonzero(joined.inside)
+        shortest = np.full(count, np.iinfo(np.int64).max)
+        np.minimum.at(shortest, joined.number[within], joined.ends[within + 1] - joined.ends[within])
+        fits = shortest == duration(timeframe).value
+    else:
+        own = np.flatnonzero(joined.number[1:] == joined.number[:-1])
+        steps = (joined.sessions[own + 1] - joined.sessions[own]) // _DAY_NANOSECONDS
+        low, high = _DAYS_BETWEEN[timeframe]
+        # Steps beyond the longest that fits count as one, which can only make the others look too many.
+        counts = np.bincount(
+            joined.number[own] * (high + 2) + np.minimum(steps, high + 1), minlength=count * (high + 2)
+        )
+        by_symbol = counts.reshape(count, high + 2)
+        others = np.delete(by_symbol, slice(low, high + 1), axis=1)
+        fits = (by_symbol[:, 0] == 0) & (by_symbol[:, low : high + 1].max(axis=1) >= np.maximum(others.max(axis=1), 1))
+    for position in np.flatnonzero(~fits).tolist():
+        symbol = joined.symbols[position]
+        check_spacing(times[symbol], timeframe, where=where(symbol))
 
 
 def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.config import DataConfig
 from engine.data.bars import Bars
 from engine.data.samples import load_sample
-from engine.data.sources import load_bars
+from engine.data.sources import load_bars, read_raw
 from engine.data.validation import validated
 from engine.errors import ConfigError, DataError, NextbarError
 
@@ -171,7 +171,7 @@ def test_an_adjusted_close_is_not_used(tmp_path: Path):
     )
     bars = read(path)
     assert bars.frames["ACME"].iloc[0].tolist() == [10.0, 12.0, 9.0, 11.0, 100.0]
-    assert bars.adjustment == "none"
+    assert bars.adjustment == "split"  # as Yahoo's closes are
 
 
 def test_columns_are_mapped(tmp_path: Path):
@@ -246,9 +246,10 @@ def test_dates_of_another_market_end_at_its_midnight(tmp_path: Path):
     assert ends(read(path, timezone="Europe/Berlin")) == ["11-22 23:00", "11-23 23:00", "11-24 23:00"]
 
 
-def test_a_date_without_a_session_is_an_error(tmp_path: Path):
-    with pytest.raises(DataError, match=r"acme.csv, ACME: 2023-11-23: .* no session on that Thursday"):
-        read(written(tmp_path, ("2023-11-22", "2023-11-23", "2023-11-24")))
+def test_a_date_without_a_session_ends_at_its_midnight_for_cleaning_to_find(tmp_path: Path):
+    path = written(tmp_path, ("2023-11-22", "2023-11-23", "2023-11-24"))
+    raw = read_raw(DataConfig(source="files", symbols=("ACME",), path=path), Path())
+    assert [f"{time:%m-%d %H:%M}" for time in raw.frames["ACME"].index] == ["11-22 21:00", "11-24 05:00", "11-24 18:00"]
 
 
 def test_weeks_are_complete_at_their_last_session(tmp_path: Path):
@@ -329,7 +330,7 @@ def test_a_missing_time_or_symbol_is_an_error(tmp_path: Path):
         (DAYS, "1m", "the times are dates without a time of day; set it to 1d"),
         ([f"{day} 16:00" for day in DAYS], "1m", "at most one bar a day; set it to 1d"),
         (minute_times("2024-03-08 09:31", 9, step=1), "1d", "there are several bars on 2024-03-08"),
-        (minute_times("2024-03-08 09:31", 9, step=1), "15m", "the bars are mostly 1 minutes apart"),
+        (minute_times("2024-03-08 09:45", 9, step=1), "15m", "the bars are mostly 1 minutes apart"),
         (minute_times("2024-03-08 09:45", 9, step=15), "1m", "the bars are mostly 15 minutes apart"),
         (minute_times("2024-03-08 10:30", 5, step=60), "30m", "the bars are mostly 60 minutes apart"),
         (("2024-03-01", "2024-03-08", "2024-03-15"), "1d", "the bars are mostly 7 days apart"),
@@ -357,38 +358,54 @@ def test_short_last_bars_and_thin_symbols_are_no_contradiction(tmp_path: Path, t
 # --- bad files --------------------------------------------------------------------------------------------------------
 
 
+REFUSED = dict.fromkeys(("missing_value", "impossible", "disorder", "duplicate"), "refuse")
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([], "at least two bars are needed, found 0"),
         ([f"2024-03-04,{BAR}"], "at least two bars are needed, found 1"),
-        ([f"2024-03-04,{BAR}", "2024-03-05,10,12,9,,100"], r"row 3 \(2024-03-05 21:00 UTC\): the close is missing"),
-        ([f"2024-03-04,{BAR}", "2024-03-05,10,12"], r"row 3 .*: the low is missing"),
-        ([f"2024-03-04,{BAR}", "", "2024-03-05,10,x,9,11,100"], r"row 4 .*: the high is not a number, found 'x'"),
-        ([f"2024-03-04,{BAR}", "2024-03-05,10,inf,9,11,100"], r"row 3 .*: the high is infinite"),
-        (["2024-03-04,10,12,-9,11,100", f"2024-03-05,{BAR}"], r"row 2 .*: the low must be above zero"),
-        ([f"2024-03-05,{BAR}", f"2024-03-04,{BAR}"], r"row 3 .*: earlier than the bar before it"),
-        ([f"2024-03-05,{BAR}", f"2024-03-05,{BAR}"], r"row 3 .*: the same time as the bar before it"),
-        ([f"2024-03-04,{BAR}", "2024-03-05,10,8,9,11,100"], r"row 3 .*: the high 8.0 is below the low 9.0"),
+        ([f"2024-03-04,{BAR}", "2024-03-05,10,12,9,,100"], "row 3.*the close"),
+        ([f"2024-03-04,{BAR}", "2024-03-05,10,12"], "row 3.*the low"),
+        ([f"2024-03-04,{BAR}", "", "2024-03-05,10,x,9,11,100"], "row 4: the high is not a number, found 'x'"),
+        ([f"2024-03-04,{BAR}", "2024-03-05,10,inf,9,11,100"], "row 3.*the high"),
+        (["2024-03-04,10,12,-9,11,100", f"2024-03-05,{BAR}"], "row 2.*the low"),
+        ([f"2024-03-05,{BAR}", f"2024-03-04,{BAR}"], "row 3"),
+        ([f"2024-03-05,{BAR}", f"2024-03-05,{BAR}"], "row 3"),
+        ([f"2024-03-04,{BAR}", "2024-03-05,10,8,9,11,100"], "row 3.*the high"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(tmp_path: Path, rows: list[str], message: str):
     path = tmp_path / "acme.csv"
     path.write_text(HEADER + "\n".join(rows) + "\n\n")
     with pytest.raises(DataError, match=f"acme.csv, ACME.*{message}"):
-        read(path)
+        read(path, cleaning=REFUSED)
+
+
+def test_what_is_missing_doubled_or_out_of_order_is_left_to_cleaning(tmp_path: Path):
+    path = tmp_path / "acme.csv"
+    days = ("2024-03-05", "2024-03-04", "2024-03-04", "2024-03-06")
+    path.write_text(HEADER + "".join(f"{day},10,,-1,inf,\n\n" for day in days))
+    raw = read_raw(DataConfig(source="files", symbols=("ACME",), path=path), Path())
+    frame = raw.frames["ACME"]
+    assert [f"{time:%Y-%m-%d}" for time in frame.index] == list(days)
+    np.testing.assert_array_equal(frame.to_numpy(), [[10.0, np.nan, -1.0, np.inf, np.nan]] * 4)
+    assert raw.rows["ACME"].tolist() == [2, 4, 6, 8]
+    assert raw.origins["ACME"] == str(path)
 
 
 def test_the_row_of_a_long_file_is_the_files_own(tmp_path: Path):
-    rows = [(day, symbol, 10.0, 12.0, 9.0, 11.0, 100) for day in DAYS for symbol in ("ACME", "OTHER")]
+    rows = [(day, symbol, 10.0, 12.0, 9.0, 11.0, 100) for day in DAYS for symbol in ("OTHER", "ACME")]
     frame = pd.DataFrame(rows, columns=["date", "symbol", "open", "high", "low", "close", "volume"])
-    frame.loc[7, "open"] = np.nan
     frame.to_parquet(tmp_path / "long.parquet")
     frame.to_csv(tmp_path / "long.csv", index=False)
-    with pytest.raises(DataError, match=r"long.parquet, OTHER, row 8 \(2024-03-07"):
-        read(tmp_path / "long.parquet", "OTHER")
-    with pytest.raises(DataError, match=r"long.csv, OTHER, row 9 \(2024-03-07"):
-        read(tmp_path / "long.csv", "OTHER")
+    for path, header in ((tmp_path / "long.parquet", 0), (tmp_path / "long.csv", 1)):
+        raw = read_raw(DataConfig(source="files", symbols=("ACME", "OTHER"), path=path), Path())
+        assert {s: r.tolist() for s, r in raw.rows.items()} == {
+            "ACME": [2 * n + 2 + header for n in range(6)],
+            "OTHER": [2 * n + 1 + header for n in range(6)],
+        }
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path):
