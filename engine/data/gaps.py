@@ -98,7 +98,15 @@ def late_and_early(stack: Stack) -> list[Finding]:
 def _edge(kind: Kind, symbol: str, time: int, sessions: int, detail: str) -> Finding:
     at = pd.Timestamp(time, tz="UTC")
     return Finding(
-        kind=kind, symbol=symbol, time=at, last=at, count=1, action="flagged", size=float(sessions), detail=detail
+        kind=kind,
+        symbol=symbol,
+        time=at,
+        last=at,
+        count=1,
+        action="flagged",
+        size=float(sessions),
+        detail=detail,
+        times=np.array([time], dtype=np.int64),
     )
 
 
@@ -193,4 +201,5 @@ def _told(slots: Slots, symbol: str, absent: np.ndarray, expected: int) -> Findi
         action="flagged",
         size=float(len(longest)),
         detail=detail,
+        times=np.asarray(slots.ends[absent], dtype=np.int64),
     )

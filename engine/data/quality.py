@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
 
 Kind = Literal[
@@ -43,6 +44,8 @@ class Finding:
         action: what was done.
         size: how bad it is beside others of its kind: larger is worse, in the unit that ``detail`` names.
         detail: a sentence with the figures, for the table and the page.
+        times: ``[count]``, int64 UTC nanoseconds, increasing: the end of each bar that it is about; empty where that is
+            not kept.
     """
 
     kind: Kind
@@ -53,6 +56,7 @@ class Finding:
     action: Action
     size: float
     detail: str
+    times: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
 
 
 def no_repairs() -> pd.DataFrame:

@@ -34,16 +34,18 @@ class Record:
 
     def tell(self, kind: Kind, stack: Stack, bars: np.ndarray, action: Action, *, detail: str, size: float) -> None:
         """One finding on some bars of one symbol."""
+        times = np.sort(stack.time[bars])
         self.findings.append(
             Finding(
                 kind=kind,
                 symbol=stack.symbols[int(stack.owner[bars[0]])],
-                time=pd.Timestamp(int(stack.time[bars].min()), tz="UTC"),
-                last=pd.Timestamp(int(stack.time[bars].max()), tz="UTC"),
+                time=pd.Timestamp(int(times[0]), tz="UTC"),
+                last=pd.Timestamp(int(times[-1]), tz="UTC"),
                 count=len(bars),
                 action=action,
                 size=size,
                 detail=detail,
+                times=times,
             )
         )
 
