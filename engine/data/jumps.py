@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from engine.data.calendars import sessions_of
-from engine.data.moves import usual_moves
 from engine.data.spikes import Spikes
 from engine.data.stack import Stack
 
@@ -17,12 +16,9 @@ _SMALLEST = np.log(5 / 4) - 0.02
 _UNUSUAL = 8.0
 
 # New shares for old ones.
-_SPLITS = (
-    *((new, 1) for new in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)),
-    *((1, old) for old in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)),
-    *((3, 2), (4, 3), (5, 4), (5, 2), (5, 3), (2, 3), (3, 4), (4, 5), (2, 5), (3, 5)),
-)
-_NEAR = 0.05
+_WHOLE = (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
+_SPLITS = (*((n, 1) for n in _WHOLE), *((1, n) for n in _WHOLE), (5, 4), (4, 3), (3, 2), (5, 3), (5, 2), (7, 2))
+_NEAR = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +43,13 @@ def jumps(stack: Stack, spiked: Spikes) -> list[Jump]:
     """
     if len(stack.time) < 2:
         return []
-    opened, close = np.log(stack.values[0]), np.log(stack.values[3])
+    opened, close, usual = spiked.logs[0], spiked.logs[3], spiked.usual
     gap = np.zeros(len(opened))
     gap[1:] = (opened[1:] - close[:-1]) * stack.joined
     odd = spiked.size > 0.0
     far = np.flatnonzero((np.abs(gap) > _SMALLEST) & ~odd)
     far = far[~odd[far - 1]]
     found = []
-    usual = usual_moves(stack) if len(far) else np.empty(0)
     for bar in far.tolist():
         left = float(gap[bar]) - _explained(stack, bar)
         stays = [close[bar] - close[bar - 1]]

@@ -15,14 +15,16 @@ _ENOUGH = 16
 _TO_DEVIATION = 1.4826
 
 
-def usual_moves(stack: Stack) -> np.ndarray:
+def usual_moves(stack: Stack, closes: np.ndarray) -> np.ndarray:
     """Robust standard deviation of each bar's log return: ``[bars]``, infinite where a symbol has too few bars.
 
     The median of the absolute close-to-close moves that are not zero, over blocks of 64 bars: the larger one of the
     bar's own block and of the symbol's median block, so that neither a calm history makes a storm look odd, nor the
     other way round.
+
+    Args:
+        closes: the logarithms of the closes, ``[bars]``.
     """
-    closes = np.log(stack.values[3])
     moves = np.full(len(closes), np.nan)
     moves[1:] = np.where(stack.joined, np.abs(np.diff(closes)), np.nan)
     moves[moves == 0.0] = np.nan

@@ -16,52 +16,68 @@ _APART_DAYS = 3.0
 _APART_MINUTES = 6.0
 _APART_FLAT = 10.0
 
+# A bar that opens so far from the close before it and is left as far with the next open, though ranges may touch.
+_BACK = 8.0
+
 # A high or a low that its own bar and both neighbours are far from. Real ones of a few seconds are common.
-_WICK = 10.0
+_WICK = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spikes:
-    """How far each bar is a spike.
+    """How far each bar is a spike, and what that was measured with.
 
     Attributes:
         size: ``[bars]``: how many usual moves the bar, its high or its low stands apart; 0 where it is no spike.
         apart: ``[bars]``: whether it is the whole bar.
         ceiling, floor: ``[bars]``: what its neighbours, and what is sound of itself, reach up and down to.
+        logs: ``[4, bars]``: the logarithms of the prices.
+        usual: ``[bars]``: see ``usual_moves``.
     """
 
     size: np.ndarray
     apart: np.ndarray
     ceiling: np.ndarray
     floor: np.ndarray
+    logs: np.ndarray
+    usual: np.ndarray
 
 
 def spikes(stack: Stack) -> Spikes:
     """Which bars are spikes; each is judged by the bar before it and the one after it, so the last one never is.
 
-    A bar is apart where it lies wholly above, or wholly below, both neighbours. A wick is a high, or a low, beyond both
-    neighbours and beyond the lower, or higher, one of its own open and close, one of which may belong to it.
+    A bar is apart where it lies wholly above, or wholly below, both neighbours, or where it opens far from the close
+    before it and the next bar opens as far back. A wick is a high, or a low, beyond both neighbours and beyond the
+    lower, or higher, one of its own open and close, one of which may belong to it.
     """
     count = len(stack.time)
+    logs = np.log(stack.values[:4])
+    usual = usual_moves(stack, logs[3])
     size, apart = np.zeros(count), np.zeros(count, dtype=bool)
     ceiling, floor = np.full(count, np.inf), np.zeros(count)
-    inner = np.flatnonzero(stack.joined[:-1] & stack.joined[1:]) + 1 if count > 2 else np.empty(0, dtype=np.int64)
-    if not len(inner):
-        return Spikes(size=size, apart=apart, ceiling=ceiling, floor=floor)
-    opened, high, low, close, _ = stack.values
-    around_high = np.maximum(high[inner - 1], high[inner + 1])
-    around_low = np.minimum(low[inner - 1], low[inner + 1])
-    top = np.maximum(np.minimum(opened, close)[inner], around_high)
-    bottom = np.minimum(np.maximum(opened, close)[inner], around_low)
-    usual = usual_moves(stack)[inner]
-    island = np.maximum(_ratio(low[inner], around_high), _ratio(around_low, high[inner])) / usual
-    wick = np.maximum(_ratio(high[inner], top), _ratio(bottom, low[inner])) / usual
-    enough = np.full(len(inner), _APART_MINUTES if is_intraday(stack.raw.timeframe) else _APART_DAYS)
-    enough[high[inner] == low[inner]] = _APART_FLAT
-    apart[inner] = island > enough
-    size[inner] = np.where(island > enough, island, np.where(wick > _WICK, wick, 0.0))
-    ceiling[inner], floor[inner] = top, bottom
-    return Spikes(size=size, apart=apart, ceiling=ceiling, floor=floor)
+    if count > 2:
+        opened, high, low, close = logs
+        ours = slice(1, -1)
+        around_high, around_low = np.maximum(high[:-2], high[2:]), np.minimum(low[:-2], low[2:])
+        top = np.maximum(np.minimum(opened, close)[ours], around_high)
+        bottom = np.minimum(np.maximum(opened, close)[ours], around_low)
+        into, out = opened[ours] - close[:-2], opened[2:] - close[ours]
+        back = np.where(into * out < 0.0, np.minimum(np.abs(into), np.abs(out)), 0.0) / usual[ours]
+        island = np.maximum(low[ours] - around_high, around_low - high[ours]) / usual[ours]
+        wick = np.maximum(high[ours] - top, bottom - low[ours]) / usual[ours]
+        enough = np.where(high == low, _APART_FLAT, _enough(stack))[ours]
+        inner = stack.joined[:-1] & stack.joined[1:]
+        apart[ours] = inner & ((island > enough) | (back > np.maximum(enough, _BACK)))
+        size[ours] = np.where(apart[ours], np.maximum(island, back), np.where(inner & (wick > _WICK), wick, 0.0))
+        at = np.flatnonzero(size)
+        opened, high, low, close, _ = stack.values
+        ceiling[at] = np.maximum(np.minimum(opened, close)[at], np.maximum(high[at - 1], high[at + 1]))
+        floor[at] = np.minimum(np.maximum(opened, close)[at], np.minimum(low[at - 1], low[at + 1]))
+    return Spikes(size=size, apart=apart, ceiling=ceiling, floor=floor, logs=logs, usual=usual)
+
+
+def _enough(stack: Stack) -> float:
+    return _APART_MINUTES if is_intraday(stack.raw.timeframe) else _APART_DAYS
 
 
 def without_spikes(stack: Stack, found: Spikes, bars: np.ndarray) -> np.ndarray:
@@ -90,8 +106,3 @@ def told(stack: Stack, found: Spikes, bar: int) -> str:
         f"{what} {low[bar - 1]:g} to {high[bar - 1]:g} before and {low[bar + 1]:g} to {high[bar + 1]:g} after, by "
         f"{found.size[bar]:.1f} usual moves"
     )
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """By how much, as a logarithm, prices are above others."""
-    return np.asarray(np.log(above) - np.log(below))

@@ -85,12 +85,13 @@ class Stack:
         return f"{where} ({self.at(bar):%Y-%m-%d %H:%M} UTC)"
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """One canonical frame a symbol, as ``Bars`` holds them, each with memory of its own."""
+        """One canonical frame a symbol, as ``Bars`` holds them, each with values of its own."""
         result = {}
+        index = pd.DatetimeIndex(self.time, dtype="datetime64[ns, UTC]", name="time", copy=True)
+        columns = pd.Index(COLUMNS)
         for symbol, start, end in zip(self.symbols, self.starts[:-1], self.starts[1:], strict=True):
-            index = pd.DatetimeIndex(self.time[start:end].copy(), dtype="datetime64[ns, UTC]", name="time")
             values = self.values[:, start:end].copy()
-            result[symbol] = pd.DataFrame(values.T, index=index, columns=list(COLUMNS), copy=False)
+            result[symbol] = pd.DataFrame(values.T, index=index[start:end], columns=columns, copy=False)
         return result
 
 

@@ -21,8 +21,10 @@ def repeats(stack: Stack) -> np.ndarray:
     """``[bars]``: how many bars in a row, this one included, have had its four prices; 1 where they are new."""
     count = len(stack.time)
     new = np.ones(count, dtype=bool)
-    prices = stack.values[:4]
-    new[1:] = ~((prices[:, 1:] == prices[:, :-1]).all(axis=0) & stack.joined)
+    closes = stack.values[3]
+    same = np.flatnonzero((closes[1:] == closes[:-1]) & stack.joined)
+    prices = stack.values[:3]
+    new[same[(prices[:, same] == prices[:, same + 1]).all(axis=0)] + 1] = False
     since = np.maximum.accumulate(np.where(new, np.arange(count), 0))
     return np.asarray(np.arange(count) - since + 1)
 

@@ -13,6 +13,8 @@ from engine.errors import DataError
 
 PRICES = COLUMNS[:4]
 
+_CANONICAL = pd.DatetimeTZDtype("ns", "UTC")
+
 
 def validated(
     frame: pd.DataFrame, *, symbol: str, origin: str, rows: Sequence[int] | np.ndarray | None = None
@@ -44,7 +46,9 @@ def validated(
         position = int(np.argmax(bad))
         fault = described(values[:, position])
         raise DataError(f"{place(where, rows, position, time)}: {fault}; correct or remove the row")
-    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=time, dtype=np.float64)
+    # Without the frequency that pandas may have inferred, which would make equal bars differ.
+    index = pd.DatetimeIndex(time.asi8, dtype=_CANONICAL, name="time")
+    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=index, dtype=np.float64)
 
 
 def check_columns(frame: pd.DataFrame, where: str) -> None:
@@ -86,6 +90,8 @@ def utc_times(index: pd.Index, where: str, rows: Sequence[int] | np.ndarray) -> 
     """
     if not isinstance(index, pd.DatetimeIndex):
         raise DataError(f"{where}: the bars must be indexed by time, found {index.dtype}")
+    if index.dtype == _CANONICAL and not (len(index) and index.asi8.min() == pd.NaT.value):
+        return index
     if index.tz is None:
         raise DataError(f"{where}: times without a zone; write them with their offset, or set data.timezone")
     absent = np.asarray(index.isna())
@@ -97,8 +103,7 @@ def utc_times(index: pd.Index, where: str, rows: Sequence[int] | np.ndarray) -> 
         raise DataError(
             f"{where}: a time is beyond the years 1678 to 2261, found {index.min()} to {index.max()}; correct it"
         ) from None
-    # Without the frequency that pandas may have inferred, which would make equal bars differ.
-    return pd.DatetimeIndex(time.asi8, dtype="datetime64[ns, UTC]", name="time")
+    return time
 
 
 def numbers(frame: pd.DataFrame, time: pd.DatetimeIndex, where: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
