@@ -117,7 +117,10 @@ def _build_windows(model: LstmConfig, bars: Bars) -> Windows:
 
 
 def _cut(config: RunConfig, model: LstmConfig, bars: Bars, windows: Windows) -> dict[SpanName, Rows]:
-    """The rows of each span whose window is complete and whose label stays inside the span; none of them empty."""
+    """The rows of each span whose window is complete and whose label stays inside the span; none of them empty.
+
+    Of a universe, those at which the symbol was a member: who will join later is chosen in hindsight.
+    """
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
     decisions = {
         name: {
@@ -127,14 +130,15 @@ def _cut(config: RunConfig, model: LstmConfig, bars: Bars, windows: Windows) -> 
         for name in _SPANS
     }
     check_cuts(times, {str(name): parts for name, parts in decisions.items()}, horizon=model.horizon)
-    rows = {name: windows.rows(decisions[name]) for name in _SPANS}
+    rows = {name: windows.rows(decisions[name], inside=bars.inside) for name in _SPANS}
     for name, taken in rows.items():
         if len(taken) == 0:
             start, end = config.spans.get(name)
             labelled = sum(part.stop - part.start for part in decisions[name].values())
+            outside = "" if bars.inside is None else "at which its symbol is a member of the universe, and "
             found = min(index[0] for index in times.values() if len(index)), max(index[-1] for index in times.values())
             raise ConfigError(
-                f"spans.{name}: {start} to {end} holds {labelled} labelled bars, none of them with the "
+                f"spans.{name}: {start} to {end} holds {labelled} labelled bars, none of them {outside}with the "
                 f"{windows.memory - 1} bars before it that a window needs; the data run from {found[0]:%Y-%m-%d} to "
                 f"{found[1]:%Y-%m-%d}: move the span, or shorten model.lookback"
             )

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 
 from engine.config import BundleReference, LstmConfig, RunConfig, Section, Spans, digest, dump
 from engine.data.bars import Bars
+from engine.data.universe import read_universe
 from engine.errors import BundleError, ConfigError, StorageError
 from models.features import Feature, max_memory, parse_features
 from models.networks import Network, build_network
@@ -120,6 +121,9 @@ def bundle_hash(config: RunConfig) -> str:
     """
     data = {name: value for name, value in dump(config.data).items() if name in _ASKED_DATA}
     data["symbols"] = sorted(config.data.symbols)
+    if config.data.universe is not None:
+        # Who was a member when, whatever the file is called.
+        data["universe"] = read_universe(config.resolve(config.data.universe)).digest
     return digest(dump(own_model(config)), dump(config.training), dump(config.spans), data)
 
 

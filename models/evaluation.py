@@ -97,7 +97,7 @@ def _percent(hits: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float | None:
 def forecast_frame(
     bars: Bars, forecaster: Forecaster, span: tuple[date, date], *, known: Mapping[str, Floats] | None = None
 ) -> pd.DataFrame:
-    """The forecasts at every decision bar of a span, beside what came.
+    """The forecasts at every decision bar of a span, beside what came; of a universe, while symbols are members.
 
     Windows reach back before the span; realised returns do not reach beyond it, so the last ``horizon`` decision bars
     of each symbol have none.
@@ -123,19 +123,18 @@ def forecast_frame(
         last[forecaster.horizon :] = labels[: -forecaster.horizon]
         made = None if known is None else known.get(symbol)
         forecasts = forecaster.forecast(columns)[taken] if made is None else made[decisions]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "time": frame.index[decisions],
-                    "symbol": symbol,
-                    "forecast": forecasts[:, 0],
-                    "lower": forecasts[:, 1],
-                    "upper": forecasts[:, 2],
-                    "realised": labels[taken],
-                    "last_return": last[taken],
-                }
-            )
+        part = pd.DataFrame(
+            {
+                "time": frame.index[decisions],
+                "symbol": symbol,
+                "forecast": forecasts[:, 0],
+                "lower": forecasts[:, 1],
+                "upper": forecasts[:, 2],
+                "realised": labels[taken],
+                "last_return": last[taken],
+            }
         )
+        parts.append(part if bars.inside is None else part[bars.inside[symbol][decisions]])
     return pd.concat(parts, ignore_index=True)
 
 

@@ -16,6 +16,7 @@ from models.features import Columns, Feature, Floats, compute, max_memory
 
 Singles = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -72,16 +73,19 @@ class Windows:
             memory=lookback + max_memory(features) - 1,
         )
 
-    def rows(self, decisions: Mapping[str, slice]) -> Rows:
+    def rows(self, decisions: Mapping[str, slice], *, inside: Mapping[str, Flags] | None = None) -> Rows:
         """Rows of the symbols' decision bars whose window is complete, in the order of symbols and time.
 
         Args:
             decisions: symbol -> positions of its decision bars within the symbol's own bars.
+            inside: symbol -> whether each of its bars may be taken, [bars]; all of them, if None.
         """
-        parts = [
-            np.arange(max(taken.start, self.memory - 1), taken.stop) + self.starts[symbol]
-            for symbol, taken in decisions.items()
-        ]
+        parts = []
+        for symbol, taken in decisions.items():
+            positions = np.arange(max(taken.start, self.memory - 1), taken.stop)
+            if inside is not None:
+                positions = positions[inside[symbol][positions]]
+            parts.append(positions + self.starts[symbol])
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
 
     def gather(self, rows: Rows) -> torch.Tensor:

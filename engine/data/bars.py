@@ -81,6 +81,14 @@ class Bars:
             )
         return replace(self, frames=frames)
 
+    @cached_property
+    def inside(self) -> Mapping[str, np.ndarray] | None:
+        """Symbol -> whether it is a member at each of its bars, booleans [bars]; None where there is no universe."""
+        if self.membership is None:
+            return None
+        frames = self.frames.items()
+        return {symbol: self.membership.mask(symbol, pd.DatetimeIndex(frame.index)) for symbol, frame in frames}
+
     def first_members(self, start: pd.Timestamp) -> Bars:
         """The bars of the universe's members at the first bar, from start on, at which a symbol with bars is one.
 
