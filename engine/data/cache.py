@@ -87,9 +87,7 @@ class Shelf:
         with stored(self.folder, "read"):
             return read_manifest(self.folder)
 
-    def read(
-        self, symbols: Collection[str], *, since: int | None = None, until: int | None = None
-    ) -> dict[str, Series]:
+    def read(self, symbols: Collection[str], since: int | None = None, until: int | None = None) -> dict[str, Series]:
         """The series of those symbols that are there and sound, in the order of the symbols.
 
         Args:
