@@ -26,6 +26,9 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+EVERY_SYMBOL = "*"
+"""In the place of the symbol of a finding that is about all of them."""
+
 Action = Literal["dropped", "repaired", "flagged"]
 
 REPAIR_COLUMNS = ("time", "symbol", "column", "before", "after", "rule")
