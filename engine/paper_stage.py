@@ -15,6 +15,7 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.credentials import Credentials, find_credentials
+from engine.data.aggregation import aggregate, most_bars, next_end
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, fetch_bars
 from engine.data.bars import Bars
 from engine.data.quality import Quality
@@ -27,7 +28,7 @@ from engine.live.journal import Journal
 from engine.live.run import LiveRun
 from engine.live.sources import LockStep, Source, starts_seen
 from engine.live.wall_clock import MarketClock, wall_clock_source
-from engine.preparation import Prepared, refuse_seen_bars
+from engine.preparation import Prepared, base_bars, refuse_seen_bars
 from engine.remarks import absences
 from engine.trading.orders import Order
 
@@ -89,7 +90,8 @@ def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) 
     account = AccountSpec(key=PRACTICE[0], secret=secrets.token_urlsafe(24), broker=config.broker)
     narrowed = config.model_copy(update={"data": config.data.model_copy(update={"symbols": used.symbols})})
     state = None if kept is None else kept / STATE
-    with ExchangeServer(bars=shown, start=start, accounts=[account], state=state) as exchange:
+    base = base_bars(config)
+    with ExchangeServer(bars=shown, start=start, accounts=[account], state=state, base=base) as exchange:
         credentials = Credentials(
             key=account.key,
             secret=account.secret,
@@ -157,7 +159,7 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
                 history=lambda: _warmup(prepared, credentials, config, before=moment),
                 source=source,
                 keep=lambda folder: None,
-                is_late=lambda order: not lock_step and clock.has_passed(order.decided, config.data.timeframe),
+                is_late=lambda order: not lock_step and clock.has_passed(next_end(order.decided, config.data)),
                 real_time=not lock_step,
                 check=partial(_unseen, period=(moment.date(), moment.date())),
                 notes=tuple(notes),
@@ -186,15 +188,15 @@ def _warmup(prepared: Prepared, credentials: Credentials, config: RunConfig, *, 
             "feed": data.feed or DEFAULT_FEED,
             "adjustment": data.adjustment or DEFAULT_ADJUSTMENT,
         }
-        frames = fetch_bars(
-            credentials,
-            sorted(data.symbols),
-            data.timeframe,
-            start=None,
-            limit=prepared.warmup,
-            now=before,
-            **options,
-        )
+        short, count = data.base or data.timeframe, prepared.warmup
+        if data.base is not None:
+            # So many that the last ones have their beginning, whichever of the shorter ones are missing.
+            count = (count + 1) * most_bars(data.base, data.timeframe)
+        frames = fetch_bars(credentials, sorted(data.symbols), short, start=None, limit=count, now=before, **options)
+        if data.base is not None:
+            frames = {
+                s: aggregate(f, data.timeframe, until=before.value).iloc[-prepared.warmup :] for s, f in frames.items()
+            }
     # As the broker has them, which nothing has cleaned.
     return replace(prepared.bars, frames=dict(sorted(frames.items())), quality=Quality())
 

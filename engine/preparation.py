@@ -91,6 +91,14 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
     )
 
 
+def base_bars(config: RunConfig) -> Bars | None:
+    """The shorter bars that the run file's are made of, as an exchange tells them; None where there are none."""
+    if config.data.base is None:
+        return None
+    data = config.data.model_copy(update={"timeframe": config.data.base, "base": None, "slower": None})
+    return load_bars(data, config.folder, within=config.spans.extent)
+
+
 def forecaster_of(config: RunConfig, root: Path) -> Forecaster | None:
     """The run file's model, if it has one; ``root`` holds ``bundles/``."""
     if config.model is None:

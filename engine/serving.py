@@ -15,6 +15,7 @@ from engine.data.sources import load_bars
 from engine.exchange.account import PRACTICE, AccountSpec
 from engine.exchange.faults import Faults
 from engine.exchange.server import ExchangeServer
+from engine.preparation import base_bars
 
 __all__ = ["PRACTICE", "bars_to_replay", "serve"]
 
@@ -48,7 +49,14 @@ def serve(
     bars, start = bars_to_replay(config)
     account = AccountSpec(key=keys[0], secret=keys[1], broker=config.broker)
     server = ExchangeServer(
-        bars=bars, start=start, accounts=[account], port=port, speed=speed, state=state, faults=faults
+        bars=bars,
+        start=start,
+        accounts=[account],
+        port=port,
+        speed=speed,
+        state=state,
+        faults=faults,
+        base=base_bars(config),
     )
     server.run(on_ready)
 

@@ -25,15 +25,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from engine.config import DataConfig
 from engine.data.bars import COLUMNS, Bars
 from engine.data.calendars import ZONE, last_session_closes, session_hours, sessions_of
-from engine.data.timeframes import duration, is_intraday
+from engine.data.timeframes import duration, is_intraday, next_bar_end
 from engine.errors import ConfigError, DataError
 
 Row = tuple[float, float, float, float, float]
 
 _ORDER = "mhdw"
 # Shorter bars of these lengths lie whole in every longer one that is counted from the open.
+_SESSION = pd.Timedelta(hours=6, minutes=30)
 _HALF_HOUR = pd.Timedelta(minutes=30)
 
 
@@ -53,6 +55,14 @@ def check_timeframes(base: str, timeframe: str, *, key: str) -> None:
             f"{key}: bars of {timeframe} cannot be made of bars of {base}; expected a longer timeframe, and between "
             "minutes and hours a multiple of one that divides half an hour, as 15m of 1m or 5m"
         )
+
+
+def most_bars(base: str, timeframe: str) -> int:
+    """How many shorter bars a longer one holds at most."""
+    if is_intraday(timeframe):
+        return int(duration(timeframe) / duration(base))
+    a_day = int(_SESSION / duration(base)) + 1 if is_intraday(base) else 1
+    return a_day * (5 if timeframe == "1w" else 1)
 
 
 def stretch_ends(ends: pd.DatetimeIndex, timeframe: str) -> NDArray[np.int64]:
@@ -97,6 +107,13 @@ def next_stretch_end(after: int, timeframe: str) -> int:
     opened, closed = int(opens[later][0].value), int(closes[later][0].value)
     length = duration(timeframe).value
     return min(opened + max(1, (after - opened) // length + 1) * length, closed)
+
+
+def next_end(after: int, data: DataConfig) -> int:
+    """When the first bar of a run file's timeframe is over that ends after a moment; both UTC ns."""
+    if data.base is not None and is_intraday(data.timeframe):
+        return next_stretch_end(after, data.timeframe)
+    return next_bar_end(after, data.timeframe)
 
 
 def aggregate(frame: pd.DataFrame, timeframe: str, *, until: int) -> pd.DataFrame:

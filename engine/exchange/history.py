@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.exchange.exchange import Exchange
+from engine.exchange.market import Series
 from engine.exchange.refusals import invalid
 from engine.exchange.wire import moment, nanoseconds
 
@@ -23,9 +24,8 @@ def bars_page(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
 
     ``start`` and ``end`` are compared with the bars' starts, both inclusive, as at Alpaca.
     """
-    series = exchange.market.series
     symbols = sorted(set(asked_symbols(query)))
-    _check_timeframe(exchange, query.get("timeframe"))
+    series = _series(exchange, query.get("timeframe"))
     first, last = _time(query, "start", 0), _time(query, "end", _LATEST_TIME)
     limit = count(query, "limit", _USUAL_BARS, MOST_BARS)
     descending = query.get("sort", "asc") == "desc"
@@ -40,10 +40,12 @@ def bars_page(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
         low, high = int(np.searchsorted(known, first)), int(np.searchsorted(known, last, side="right"))
         if symbol == begin_symbol:
             low, high = (low, min(high, begin_at + 1)) if descending else (max(low, begin_at), high)
-        chosen = _shown(exchange, symbol, range(low, high)[::-1] if descending else range(low, high))
+        positions = range(low, high)[::-1] if descending else range(low, high)
+        own = series is exchange.market.series
+        chosen = _shown(exchange, symbol, positions) if own else positions
         taken = chosen[: limit - sum(map(len, page.values()))]
         if taken:
-            page[symbol] = [_bar(exchange, symbol, at) for at in taken]
+            page[symbol] = [_bar(exchange, symbol, at) if own else _fields(series[symbol], at) for at in taken]
         if len(taken) < len(chosen):
             return {"bars": page, "next_page_token": _token(symbol, chosen[len(taken)])}
     return {"bars": page, "next_page_token": None}
@@ -84,20 +86,27 @@ def count(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
 
 
 def _bar(exchange: Exchange, symbol: str, at: int) -> dict[str, Any]:
-    """A bar by its start. ``n`` and ``vw`` must be there for alpaca-py, and are not in our data: 1 and the close."""
-    series = exchange.market.series[symbol]
+    """A bar as it is shown now, revised or not."""
     revised = None if exchange.flaws is None else exchange.flaws.row(symbol, at)
+    return _fields(exchange.market.series[symbol], at, revised)
+
+
+def _fields(series: Series, at: int, revised: list[float] | None = None) -> dict[str, Any]:
+    """A bar by its start. ``n`` and ``vw`` must be there for alpaca-py, and are not in our data: 1 and the close."""
     open_, high, low, close, volume = revised or series.values[at].tolist()
     start = moment(int(series.starts[at]))
     return {"t": start, "o": open_, "h": high, "l": low, "c": close, "v": volume, "n": 1, "vw": close}
 
 
-def _check_timeframe(exchange: Exchange, asked: str | None) -> None:
-    own = exchange.market.alpaca_timeframe
+def _series(exchange: Exchange, asked: str | None) -> Mapping[str, Series]:
+    """The bars of the timeframe that is asked for: those that are traded on, or the shorter ones they are made of."""
     if asked is None:
         raise invalid("timeframe is required")
-    if asked.lower() != own.lower():
+    found = exchange.market.histories.get(asked.lower())
+    if found is None:
+        own = exchange.market.alpaca_timeframe
         raise invalid(f"timeframe {asked} is not kept here: this exchange replays bars of {own} only")
+    return found
 
 
 def _time(query: Mapping[str, str], name: str, otherwise: int) -> int:

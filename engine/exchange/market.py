@@ -52,15 +52,18 @@ class Market:
     """Bars in the shape that a replay needs, made once: a step costs microseconds, and no step makes it grow.
 
     Attributes:
-        series: symbol -> all its bars, sorted by symbol.
+        series: symbol -> all its bars, sorted by symbol. histories: the same, and the shorter bars where there are any,
+            by the timeframe as Alpaca names it, in lower case.
         timeframe: as the run file names it; ``alpaca_timeframe`` as Alpaca does.
         opening: the clock before the first step: the end of the last bar of history, or the start of the first bar.
         opening_prices: last close of each symbol that has history.
         content_hash: of the bars.
     """
 
-    def __init__(self, bars: Bars, start: pd.Timestamp) -> None:
+    def __init__(self, bars: Bars, start: pd.Timestamp, base: Bars | None = None) -> None:
         """Cut the bars at ``start``, the end of the first bar that is still to come.
+
+        ``base``: shorter bars of the same symbols, which are told as history once they are complete.
 
         Raises:
             DataError: no bar is to come, or bars end where Alpaca's do not.
@@ -69,6 +72,10 @@ class Market:
         self.alpaca_timeframe = _alpaca_name(bars.timeframe)
         self.content_hash = bars.content_hash
         self.series: Mapping[str, Series] = {s: _series(s, bars.frames[s], bars.timeframe) for s in sorted(bars.frames)}
+        self.histories: dict[str, Mapping[str, Series]] = {self.alpaca_timeframe.lower(): self.series}
+        if base is not None:
+            shorter = {s: _series(s, base.frames[s], base.timeframe) for s in self.series}
+            self.histories[_alpaca_name(base.timeframe).lower()] = shorter
         self._symbols = list(self.series)
         self._session_ends = session_ends(bars)
         first = int(pd.Timestamp(start).as_unit("ns").value)

@@ -61,6 +61,7 @@ class ExchangeServer:
         state: Path | None = None,
         rate_limit: int | None = None,
         faults: Faults | None = None,
+        base: Bars | None = None,
     ) -> None:
         """Prepare the replay; no file or socket is touched yet.
 
@@ -72,6 +73,7 @@ class ExchangeServer:
             state: file from which an interrupted exchange goes on, and to which it writes.
             rate_limit: requests an account may send in a minute; Alpaca's is 200.
             faults: what the exchange is to do wrong, to see what its clients make of it.
+            base: shorter bars of the same symbols, of which ``bars`` are made: told as history, and not traded on.
 
         Raises:
             ConfigError: another host than this machine, a speed or limit that is no positive number, or faults at
@@ -85,7 +87,7 @@ class ExchangeServer:
         if rate_limit is not None and rate_limit < 1:
             raise ConfigError(f"rate_limit: expected at least 1 request a minute, found {rate_limit}")
         self.url = ""
-        self._market, self._accounts = Market(bars, start), tuple(accounts)
+        self._market, self._accounts = Market(bars, start, base), tuple(accounts)
         self.faults = None if faults is None else faults.over(len(self._market))
         self._spent: list[Fault] = []
         self._exchange = self._afresh()

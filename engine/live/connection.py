@@ -19,6 +19,7 @@ from engine.credentials import Credentials
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, alpaca_timeframe
 from engine.errors import BrokerError
 from engine.live.inbox import Inbox
+from engine.live.longer import longer_rows
 from engine.live.rest import FORBIDDEN, TOO_MANY, UNAUTHORIZED, AccountLock, Line, NoAnswer, answered
 from engine.live.streams import BARS, TRADES, Streams
 from engine.live.verifier import Account, Holding, Waiting
@@ -71,7 +72,7 @@ class Connection:
         self._line = line = Line(lambda: self.inbox.stopped)
         self.trading = line.carry(TradingClient(*keys, paper=True, raw_data=True, url_override=credentials.trading_url))
         self._data = line.carry(StockHistoricalDataClient(*keys, raw_data=True, url_override=credentials.data_url))
-        self._timeframe = alpaca_timeframe(config.data.timeframe)
+        self._timeframe = alpaca_timeframe(config.data.base or config.data.timeframe)
         self._streams = Streams(
             credentials,
             self.inbox,
@@ -270,7 +271,10 @@ class Connection:
     # --- bars and streams ------------------------------------------------------------------------------------------
 
     def rows(self, start: datetime, end: datetime) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """Alpaca's own rows of all symbols whose bars start in [start, end]; see ``asked`` for what it raises."""
+        """Alpaca's rows of all symbols whose bars start in [start, end]; see ``asked`` for what it raises.
+
+        Where the run file has a ``data.base``, its bars are asked for, and the rows are of what they make.
+        """
         request = StockBarsRequest(
             symbol_or_symbols=sorted(self._config.data.symbols),
             timeframe=self._timeframe,
@@ -280,11 +284,15 @@ class Connection:
             adjustment=Adjustment(self._adjustment),
         )
 
-        def rows() -> dict[str, list[dict[str, Any]]]:
+        def rows() -> Mapping[str, Sequence[Mapping[str, Any]]]:
             answer: Any = self._data.get_stock_bars(request)
-            return {str(symbol): [dict(row) for row in found] for symbol, found in dict(answer).items()}
+            found = {str(symbol): [dict(row) for row in own] for symbol, own in dict(answer).items()}
+            data = self._config.data
+            if data.base is None:
+                return found
+            return longer_rows(found, base=data.base, timeframe=data.timeframe, start=start, end=end)
 
-        asked: dict[str, list[dict[str, Any]]] = self.asked(_BARS_ASKED, rows)
+        asked: Mapping[str, Sequence[Mapping[str, Any]]] = self.asked(_BARS_ASKED, rows)
         return asked
 
     def open(self) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from engine.config import RunConfig
+from engine.data.aggregation import next_end
 from engine.data.bars import Bars
 from engine.data.calendars import session_hours, session_number, sessions_of
-from engine.data.timeframes import next_bar_end
 from engine.errors import BrokerError
 from engine.live.connection import Connection
 from engine.live.control import Control
@@ -102,7 +102,7 @@ def wall_clock_source(
             timeframe=timeframe,
             now=clock.now,
             speed=clock.speed,
-            next_end=lambda after: next_bar_end(after, timeframe),
+            next_end=lambda after: next_end(after, config.data),
             settle_seconds=settling,
             grace_seconds=settling,
             noted=noted,
@@ -149,10 +149,10 @@ class MarketClock:
             self._told, self._at = told, time.monotonic_ns()
         return told + int((time.monotonic_ns() - self._at) * self.speed) if math.isfinite(self.speed) else told
 
-    def has_passed(self, decided: int, timeframe: str) -> bool:
-        """Whether the time of a decision, which was taken at the end of a bar (UTC ns), is over: another is due."""
+    def has_passed(self, due: int) -> bool:
+        """Whether the end of a bar (UTC ns) is over, and what was decided before it is late."""
         slack = int((_SHORTEST_GRACE_SECONDS + _STALE_SECONDS) * self.speed * 1e9) if math.isfinite(self.speed) else 0
-        return self.now() > next_bar_end(decided, timeframe) + slack
+        return self.now() > due + slack
 
     def is_over(self) -> bool:
         """Whether an exchange on this machine has shown its last bar some time ago."""

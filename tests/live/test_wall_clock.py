@@ -12,7 +12,7 @@ import pytest
 from engine.config import BrokerConfig, RiskConfig
 from engine.credentials import Credentials
 from engine.data.bars import Bars
-from engine.data.timeframes import bar_starts
+from engine.data.timeframes import bar_starts, next_bar_end
 from engine.errors import BrokerError
 from engine.exchange.server import AccountSpec, ExchangeServer
 from engine.live.connection import Connection
@@ -271,7 +271,7 @@ def test_the_time_of_a_decision_is_over_once_the_next_is_due(
     monkeypatch: pytest.MonkeyPatch, timeframe: str, decided: str, now: str, over: bool
 ) -> None:
     monkeypatch.setattr("engine.live.wall_clock.time.time_ns", lambda: utc(now))
-    assert MarketClock(None).has_passed(utc(decided), timeframe) is over
+    assert MarketClock(None).has_passed(next_bar_end(utc(decided), timeframe)) is over
 
 
 def test_an_exchange_that_runs_faster_is_given_the_same_seconds_of_this_machine(
@@ -281,18 +281,18 @@ def test_an_exchange_that_runs_faster_is_given_the_same_seconds_of_this_machine(
     told: Any = Told(f"{DAY} 10:02:00", 60.0)
     clock = MarketClock(told)
     told.time = utc(f"{DAY} 10:06:59")
-    assert not clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+    assert not clock.has_passed(next_bar_end(utc(f"{DAY} 10:01"), "1m"))
     told.time = utc(f"{DAY} 10:07:04")
-    assert clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+    assert clock.has_passed(next_bar_end(utc(f"{DAY} 10:01"), "1m"))
 
 
 def test_an_exchange_whose_time_goes_on_at_once_tells_its_own_time() -> None:
     told: Any = Told(f"{DAY} 10:02:00", float("inf"))
     clock = MarketClock(told)
     assert clock.now() == utc(f"{DAY} 10:02:00")
-    assert not clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+    assert not clock.has_passed(next_bar_end(utc(f"{DAY} 10:01"), "1m"))
     told.time += SECOND
-    assert clock.has_passed(utc(f"{DAY} 10:01"), "1m")
+    assert clock.has_passed(next_bar_end(utc(f"{DAY} 10:01"), "1m"))
 
 
 # --- the whole of it -----------------------------------------------------------------------------------------------
