@@ -144,6 +144,46 @@ class Spans(Section):
         return there[0][0], there[-1][1]
 
 
+class FoldsConfig(Section):
+    """Many cuts over the stretch that the spans cover; sizes in sessions, ``purge`` and ``embargo`` in bars.
+
+    ``sliding`` and ``expanding`` take ``train``, ``validate``, ``test`` and ``step`` (default: ``test``);
+    ``combinatorial`` takes ``parts`` and ``test_parts``. ``purge`` is the model's horizon where it is not given.
+    """
+
+    kind: Literal["sliding", "expanding", "combinatorial"] = "sliding"
+    train: int | None = Field(default=None, ge=1)
+    validate_: int | None = Field(default=None, ge=0, alias="validate")
+    test: int | None = Field(default=None, ge=1)
+    step: int | None = Field(default=None, ge=1)
+    parts: int | None = Field(default=None, ge=3)
+    test_parts: int | None = Field(default=None, ge=1)
+    purge: int | None = Field(default=None, ge=0)
+    embargo: int = Field(default=0, ge=0)
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> FoldsConfig:
+        walking = {"train": self.train, "test": self.test}
+        walking_too = {"validate": self.validate_, "step": self.step}
+        combining = {"parts": self.parts, "test_parts": self.test_parts}
+        needed, others = (combining, {**walking, **walking_too})
+        if self.kind != "combinatorial":
+            needed, others = walking, combining
+        missing = [name for name, value in needed.items() if value is None]
+        strange = [name for name, value in others.items() if value is not None]
+        if missing:
+            raise ValueError(f"{self.kind} folds need {' and '.join(needed)}, found no {' and no '.join(missing)}")
+        if strange:
+            raise ValueError(f"{self.kind} folds have no {' and no '.join(strange)}; remove it, or change the kind")
+        if self.parts is not None and self.test_parts is not None and self.test_parts >= self.parts:
+            raise ValueError(
+                f"test_parts must leave parts to train on, found {self.test_parts} of {self.parts}; lower it"
+            )
+        return self
+
+
 class CleaningConfig(Section):
     """What is done with each kind of fault in the bars; what each kind is, docs/data.md says.
 
@@ -313,6 +353,7 @@ class RunConfig(Section):
     ]
     data: DataConfig
     spans: Spans
+    folds: FoldsConfig | None = None
     model: ModelConfig | None = None
     training: TrainingConfig = TrainingConfig()
     strategy: StrategyConfig

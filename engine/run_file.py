@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -161,7 +161,9 @@ def _suggestion(location: Sequence[str], values: Mapping[str, Any]) -> str:
         if part == "model":
             model = BundleReference if model_tag(values["model"]) == "bundle" else LstmConfig
         else:
-            model = model.model_fields[part].annotation
+            annotation = model.model_fields[part].annotation
+            # A section that may be absent is a union with None.
+            model = next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
     names = [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
     close = difflib.get_close_matches(location[-1], names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(names)}"
