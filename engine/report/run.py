@@ -109,9 +109,9 @@ def open_run(
     Raises:
         StorageError: the folder cannot be written; nothing of it is left.
     """
-    stem = f"{stamp(now)}-{_safe(name)}"
+    stem = f"{stamp(now)}-{safe_name(name)}"
     partial = root / f".{stem}.{os.getpid()}.partial"
-    with _stored(root):
+    with stored(root):
         try:
             root.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
@@ -135,7 +135,7 @@ def finish_run(run: Run, folder: Path) -> None:
 
     report = render_report(run)
     partial = folder / f".{os.getpid()}.partial"
-    with _stored(folder):
+    with stored(folder):
         try:
             partial.mkdir()
             _write_files(run, partial, report)
@@ -147,7 +147,7 @@ def finish_run(run: Run, folder: Path) -> None:
 
 def close_run(folder: Path, status: str) -> None:
     """Say in the manifest how a run ended that has nothing to report."""
-    with _stored(folder):
+    with stored(folder):
         partial = folder / f".manifest.{os.getpid()}.partial"
         _write_json(partial, {**load_manifest(folder), "status": status})
         partial.replace(folder / "manifest.json")
@@ -165,9 +165,9 @@ def write_run(run: Run, root: Path, *, now: datetime) -> Path:
     from engine.report.tear_sheet import render_report
 
     report = render_report(run)
-    stem = f"{stamp(now)}-{_safe(run.name)}"
+    stem = f"{stamp(now)}-{safe_name(run.name)}"
     partial = root / f".{stem}.{os.getpid()}.partial"
-    with _stored(root):
+    with stored(root):
         try:
             root.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
@@ -179,13 +179,13 @@ def write_run(run: Run, root: Path, *, now: datetime) -> Path:
 
 
 @contextlib.contextmanager
-def _stored(place: Path) -> Iterator[None]:
+def stored(place: Path, what: str = "run") -> Iterator[None]:
     """What the system says of a folder that cannot be written, as one sentence."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"{place}: the run could not be written ({error.strerror or error}); free some space or name a folder "
+            f"{place}: the {what} could not be written ({error.strerror or error}); free some space or name a folder "
             "that can be written to"
         ) from error
 
@@ -340,7 +340,8 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """A name as part of a folder's: letters, digits, and . _ - alone."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:64] or "run"
 
 
