@@ -235,6 +235,7 @@ class DataConfig(Section):
     columns: Mapping[str, str] | None = None
     timezone: str | None = None
     stamp: Literal["start", "end"] | None = None
+    date_format: str | None = None
     start: Day | None = None
     feed: Feed | None = None
     adjustment: Adjustment | None = None

@@ -81,6 +81,7 @@ def read_files(data: DataConfig, folder: Path) -> Raw:
         actions={
             s: _actions(p, data.base or data.timeframe) for s, p in joined.items() if set(_FACTORS) & set(p.extras)
         },
+        told=frozenset(_FACTORS).intersection(*(part.extras for part in joined.values())),
         adjusted_closes={
             s: pd.Series(p.extras["adjusted"], p.ends) for s, p in joined.items() if "adjusted" in p.extras
         },

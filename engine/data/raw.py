@@ -26,6 +26,7 @@ class Raw:
             morning they take effect, with float64 columns ``split`` (new shares for an old one, 1 where there was
             none) and ``dividend`` (cash a share, in the prices' own units, 0 where there was none). Absent where the
             source tells none.
+        told: which of ``split`` and ``dividend`` the actions tell; of another one they say nothing.
         adjusted_closes: symbol -> closes adjusted for splits and dividends, by bar end as in its frame, NaN where one
             is missing. Absent where the source tells none.
         timeframe, adjustment, source, close_only, synthetic, survivor_biased: see ``Bars``.
@@ -43,6 +44,7 @@ class Raw:
     rows: Mapping[str, np.ndarray] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     actions: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    told: frozenset[str] = frozenset({"split", "dividend"})
     adjusted_closes: Mapping[str, pd.Series] = field(default_factory=dict)
     close_only: bool = False
     synthetic: bool = False

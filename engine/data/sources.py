@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.config import ALL, DataConfig
+from engine.data.adjustment import adjusted, can_adjust
 from engine.data.aggregation import aggregated, check_timeframes
 from engine.data.alpaca import read_alpaca
 from engine.data.bars import Bars, bars_of
@@ -31,7 +32,7 @@ SOURCES = (*_SAMPLES, "files", "alpaca")
 # Keys that one source alone reads.
 _READ_BY = {
     **dict.fromkeys(("path", "columns", "timezone", "stamp", "date_format"), "files"),
-    **dict.fromkeys(("start", "feed", "adjustment"), "alpaca"),
+    **dict.fromkeys(("start", "feed"), "alpaca"),
 }
 
 
@@ -67,6 +68,8 @@ def read_raw(data: DataConfig, folder: Path, *, within: tuple[date, date] | None
     for name, source in _READ_BY.items():
         if source != data.source and getattr(data, name) is not None:
             raise ConfigError(f"data.{name}: only source: {source} reads it, found source: {data.source}; remove it")
+    if data.source in _SAMPLES and data.adjustment is not None:
+        raise ConfigError(f"data.adjustment: {data.source} has one adjustment only, found {data.adjustment}; remove it")
     if data.base is not None:
         check_timeframes(data.base, data.timeframe, key="data.base")
     for timeframe in data.slower or ():
@@ -124,16 +127,18 @@ def _cleaned(raw: Raw, data: DataConfig) -> Bars:
 
 
 def completed(raw: Raw, frames: Mapping[str, pd.DataFrame], quality: Quality, data: DataConfig) -> Bars:
-    """What a source's bars become once they are cleaned: checked against each other, and in the run's timeframe.
+    """What a source's bars become once they are cleaned: checked with each other, adjusted, in the run's timeframe.
 
     Raises:
+        ConfigError: an adjustment that the source tells too little for.
         DataError: they do not keep their timeframe, or overlap without ending together.
     """
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in frames.items()}
     if data.source == "files":
         check_spacings(times, raw.timeframe, where=raw.origin)
     check_alignment(times, raw.timeframe)
-    bars = bars_of(raw, frames, quality)
+    frames, adjustment = adjusted(raw, frames, data.adjustment)
+    bars = bars_of(replace(raw, adjustment=adjustment), frames, quality)
     return bars if raw.timeframe == data.timeframe else aggregated(bars, data.timeframe)
 
 
@@ -166,7 +171,10 @@ def load_benchmark(data: DataConfig, folder: Path) -> Bars | None:
         raise ConfigError(f"{key}: there is no file {folder / path}; correct the path")
     asked = {"source": "files", "symbols": (symbol_of(path),), "path": path, "columns": None, "benchmark": None}
     own = data.model_copy(update=asked)
-    return _cleaned(read_files(own, folder), own)
+    raw = read_files(own, folder)
+    # An index knows no dividends, whatever is done to the stocks.
+    adjustment = data.adjustment if data.source == "files" and can_adjust(raw, data.adjustment) else None
+    return _cleaned(raw, own.model_copy(update={"adjustment": adjustment}))
 
 
 def _sample(

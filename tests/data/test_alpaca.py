@@ -267,7 +267,7 @@ def test_one_missing_bar_can_be_caught_up_with(market: Market, credentials: Cred
             {"source": "files", "start": None, "feed": "iex"},
             "data.feed: only source: alpaca reads it, found source: fi",
         ),
-        ({"source": "files", "start": None, "adjustment": "raw"}, "data.adjustment: only source: alpaca reads it"),
+        ({"source": "sample:tech", "start": None, "adjustment": "raw"}, "data.adjustment: sample:tech has one"),
         ({"source": "alpacca"}, r"data.source: unknown source alpacca; did you mean alpaca\?"),
     ],
 )
