@@ -94,7 +94,7 @@ def yearly_figure(equity: pd.DataFrame) -> Figure:
                 "type": "bar",
                 "name": label,
                 "x": [str(y) for y in yearly.index],
-                "y": _values(yearly.to_numpy() * 100),
+                "y": values_of(yearly.to_numpy() * 100),
             }
             data.append(bar | {"marker": {"color": colour}, "hovertemplate": "%{y:.2f} %"})
     layout = page_layout(height=300) | {
@@ -117,7 +117,12 @@ def distribution_figure(equity: pd.DataFrame) -> Figure:
             if len(returns):
                 label, colour = CURVES[name]
                 share = np.histogram(np.clip(returns, -reach, reach), bins=edges)[0] / len(returns) * 100
-                bar = {"type": "bar", "name": label, "x": _values((edges[1:] + edges[:-1]) / 2), "y": _values(share)}
+                bar = {
+                    "type": "bar",
+                    "name": label,
+                    "x": values_of((edges[1:] + edges[:-1]) / 2),
+                    "y": values_of(share),
+                }
                 data.append(
                     bar | {"marker": {"color": colour, "opacity": 0.65}, "hovertemplate": "%{y:.1f} % of sessions"}
                 )
@@ -139,7 +144,7 @@ def candles_figure(bars: pd.DataFrame, trades: pd.DataFrame, *, intraday: bool) 
         "type": "candlestick",
         "name": "Price",
         "x": x,
-        **{column: _values(shown[column].to_numpy()) for column in ("open", "high", "low", "close")},
+        **{column: values_of(shown[column].to_numpy()) for column in ("open", "high", "low", "close")},
         "increasing": quiet,
         "decreasing": {"line": {"color": "#9aa3af", "width": 1}, "fillcolor": "#9aa3af"},
         "showlegend": False,
@@ -155,7 +160,7 @@ def candles_figure(bars: pd.DataFrame, trades: pd.DataFrame, *, intraday: bool) 
         first = shown.tail(_BARS_SHOWN_FIRST)
         margin = 0.05 * float(first["high"].max() - first["low"].min())
         xaxis["range"] = [x[-_BARS_SHOWN_FIRST], x[-1]]
-        yaxis["range"] = _values([first["low"].min() - margin, first["high"].max() + margin])
+        yaxis["range"] = values_of([first["low"].min() - margin, first["high"].max() + margin])
         notes.append(
             f"Opens on the last {_BARS_SHOWN_FIRST} candles; drag the axis or double-click the chart to see the others."
         )
@@ -179,7 +184,7 @@ def trade_returns_figure(trades: pd.DataFrame, *, intraday: bool) -> Figure:
             "name": label,
             "x": time_labels(part["exit_time"], intraday=intraday),
         }
-        point |= {"y": _values(part["return_pct"].to_numpy()), "text": [escaped(s) for s in part["symbol"]]}
+        point |= {"y": values_of(part["return_pct"].to_numpy()), "text": [escaped(s) for s in part["symbol"]]}
         symbol = "triangle-up" if label == "Gain" else "triangle-down"
         marker = {"color": colour, "size": 8, "opacity": 0.8, "symbol": symbol}
         data.append(point | {"marker": marker, "hovertemplate": "%{text} %{y:.2f} %<extra></extra>"})
@@ -330,7 +335,7 @@ def _trade_lines(trades: pd.DataFrame, *, intraday: bool) -> list[Figure]:
 
 def _markers(times: pd.Series, prices: pd.Series, name: str, *, intraday: bool) -> Figure:
     x = time_labels(times, intraday=intraday)
-    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": _values(prices.to_numpy())}
+    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": values_of(prices.to_numpy())}
 
 
 def _marker(colour: str, symbols: list[str]) -> Figure:
@@ -358,7 +363,7 @@ def _closed_hours(times: Any, *, intraday: bool) -> list[Figure]:
 
 def line_trace(x: list[str], y: ArrayLike, name: str, style: Figure) -> Figure:
     """A line over times; ``style`` is plotly's ``line``."""
-    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": _values(y), "line": style}
+    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": values_of(y), "line": style}
 
 
 def _horizontal(level: float, axis: str) -> Figure:
@@ -366,7 +371,7 @@ def _horizontal(level: float, axis: str) -> Figure:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": level, "y1": level, "line": line}
 
 
-def _values(values: ArrayLike) -> list[float | None]:
+def values_of(values: ArrayLike) -> list[float | None]:
     """Seven significant digits are finer than a pixel and half the page; None leaves a gap."""
     return [float(f"{v:.7g}") if np.isfinite(v) else None for v in np.asarray(values, dtype=float)]
 
