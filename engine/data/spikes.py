@@ -12,7 +12,7 @@ from engine.data.timeframes import is_intraday
 
 # A whole bar apart from both of its neighbours, in usual moves. The closes alone of calm stocks do so in every crash,
 # so that where a bar has no range it takes more.
-_APART_DAYS = 3.0
+_APART_DAYS = 2.5
 _APART_MINUTES = 6.0
 _APART_FLAT = 10.0
 

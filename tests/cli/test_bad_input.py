@@ -84,23 +84,46 @@ def _row(number: int, change: Callable[[list[str]], list[str]]) -> Callable[[lis
     return changed
 
 
+REFUSE = dict.fromkeys(("duplicate", "disorder", "missing_value", "impossible", "off_session"), "refuse")
+
+FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], list[str]]] = {
+    "NaN": (_row(9, lambda r: [*r[:4], "", r[5]]), ["row 11", "close", "missing_value"]),
+    "negative": (_row(9, lambda r: [*r[:4], "-3", r[5]]), ["row 11", "impossible"]),
+    "zero": (_row(9, lambda r: [*r[:4], "0", r[5]]), ["row 11", "impossible"]),
+    "high below low": (_row(9, lambda r: [r[0], r[1], r[3], r[2], *r[4:]]), ["row 11", "high", "impossible"]),
+    "duplicate": (lambda rows: [*rows[:9], rows[8], *rows[9:]], ["row 11", "duplicate"]),
+    "unsorted": (lambda rows: [*rows[:9], rows[10], rows[9], *rows[11:]], ["row 12", "disorder"]),
+    "a Sunday": (_row(9, lambda r: ["2009-01-11", *r[1:]]), ["2009-01-11", "off_session"]),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), FAULTS.values(), ids=FAULTS)
+def test_bars_that_cannot_be_are_mended_and_told_or_refused(
+    empty: Project, bars_file: Bars, change: Callable[[list[str]], list[str]], words: list[str]
+) -> None:
+    bars_file(change)
+    run = sma_file(empty, data={**FILES, "cleaning": REFUSE})
+    sentence = empty.fails(3, "backtest", run)
+    for word in ["ABC.csv", *words]:
+        assert word in sentence, sentence
+    assert not (empty.folder / "runs").exists()
+    done = empty.run("backtest", sma_file(empty))
+    assert done.exit_code == 0, done.stderr
+    assert words[-1] in done.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda rows: [], ["ABC.csv"]),
         (lambda rows: rows[:1], ["ABC.csv", "one"]),
-        (_row(9, lambda r: [*r[:4], "", r[5]]), ["ABC.csv", "row 11", "close"]),
-        (_row(9, lambda r: [*r[:4], "-3", r[5]]), ["ABC.csv", "row 11"]),
-        (_row(9, lambda r: [*r[:4], "0", r[5]]), ["ABC.csv", "row 11"]),
         (_row(9, lambda r: [*r[:4], "soon", r[5]]), ["ABC.csv", "row 11"]),
-        (_row(9, lambda r: [r[0], r[1], r[3], r[2], *r[4:]]), ["ABC.csv", "row 11", "high"]),
-        (lambda rows: [*rows[:9], rows[8], *rows[9:]], ["ABC.csv", "row 11"]),
-        (lambda rows: [*rows[:9], rows[10], rows[9], *rows[11:]], ["ABC.csv", "row 12"]),
-        (_row(9, lambda r: ["2009-01-18", *r[1:]]), ["ABC.csv"]),
+        (lambda rows: [*rows[:9], rows[8].replace(",", ",1", 1), *rows[9:]], ["ABC.csv", "row 11", "conflict: drop"]),
+        (lambda rows: [row.rsplit(",", 2)[0] + ",," for row in rows], ["ABC.csv", "row 2", "data.columns"]),
     ],
-    ids=["empty", "one bar", "NaN", "negative", "zero", "text", "high below low", "duplicate", "unsorted", "a Sunday"],
+    ids=["empty", "one bar", "text", "conflict", "mixed up"],
 )
-def test_bars_that_cannot_be(
+def test_bars_that_are_refused(
     empty: Project, bars_file: Bars, change: Callable[[list[str]], list[str]], words: list[str]
 ) -> None:
     bars_file(change)
