@@ -1,4 +1,4 @@
-"""Bars from Alpaca's market data: the history of a run file, and what the live side asks for to warm up and catch up.
+"""Bars from Alpaca's market data: pages of history, and what the live side asks for to warm up and catch up.
 
 alpaca-py is imported inside the functions: no other source pays for it.
 """
@@ -6,21 +6,19 @@ alpaca-py is imported inside the functions: no other source pays for it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from engine.config import Adjustment, DataConfig, Feed
-from engine.credentials import Credentials, find_credentials
+from engine.config import Adjustment, Feed
+from engine.credentials import Credentials
 from engine.data.bars import COLUMNS
-from engine.data.calendars import ZONE
-from engine.data.raw import Raw
 from engine.data.timeframes import bar_ends, in_session, is_intraday
 from engine.data.validation import validated
-from engine.errors import BrokerError, ConfigError, DataError
+from engine.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
     from alpaca.common.exceptions import APIError
@@ -43,48 +41,60 @@ _OUT_OF_SESSION = 570
 _KEYS = ("o", "h", "l", "c", "v")
 
 
-def read_alpaca(data: DataConfig, folder: Path, *, now: pd.Timestamp | None = None) -> Raw:
-    """The run file's bars from ``data.start`` to the last one that is complete.
-
-    Keys come from the environment, or from ``.env`` in the working folder or beside the run file.
+def fetch_raw(
+    credentials: Credentials,
+    symbols: Sequence[str],
+    timeframe: str,
+    *,
+    start: pd.Timestamp,
+    end: pd.Timestamp | None,
+    feed: Feed,
+    adjustment: Adjustment,
+    now: pd.Timestamp,
+    patience: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> dict[str, pd.DataFrame]:
+    """Complete bars of the regular session as Alpaca gives them (see ``Raw``), one frame a symbol; it may be empty.
 
     Args:
-        data: symbols, timeframe, start, feed and adjustment are used.
-        folder: the run file's folder.
-        now: the present moment, UTC; the machine's clock, if None.
+        start, end: bars begin between them, both included; no end leaves it to Alpaca.
+        now: no later bar is complete.
+        patience: makes of a request one that waits where Alpaca lets no more of them through.
 
     Raises:
-        ConfigError: no start, or a timeframe that Alpaca has not.
-        BrokerError: no keys; Alpaca refused, failed or was not reached.
-        DataError: a symbol without bars, or with such as cannot be.
+        ConfigError: a timeframe that Alpaca has not.
+        BrokerError: Alpaca refused, failed or was not reached.
+        DataError: a bar of a day on which the exchange did not open.
     """
-    if data.start is None:
-        raise ConfigError("data.start: source alpaca needs the first day to fetch; add one, as in start: today-40")
-    feed, adjustment = data.feed or DEFAULT_FEED, data.adjustment or DEFAULT_ADJUSTMENT
-    frames = fetch_bars(
-        find_credentials(folder),
-        sorted(data.symbols),
-        data.base or data.timeframe,
-        start=pd.Timestamp(data.start, tz=ZONE),
-        feed=feed,
-        adjustment=adjustment,
-        now=now,
+    with _asking(credentials, timeframe, start=start, feed=feed, adjustment=adjustment) as (client, ask):
+        client._session.request = patience(client._session.request)
+        client._retry = 0  # the SDK's own waits are of three seconds, whatever the limit says
+        rows = ask(symbols) if end is None else ask(symbols, end=_instant(end))
+    return {symbol: _raw_frame(symbol, rows.get(symbol, []), timeframe, complete=now) for symbol in symbols}
+
+
+def exchange_time(credentials: Credentials) -> pd.Timestamp:
+    """The present moment by the clock of the exchange on this machine, UTC.
+
+    Raises:
+        BrokerError: it could not be asked.
+    """
+    import requests
+    from alpaca.common.exceptions import APIError
+    from alpaca.trading.client import TradingClient
+
+    client = with_timeouts(
+        TradingClient(credentials.key, credentials.secret, raw_data=True, url_override=credentials.trading_url)
     )
-    if data.universe is not None:
-        # Of a universe those are left out that it does not have, and counted.
-        frames = {symbol: frame for symbol, frame in frames.items() if len(frame) > 1}
-    for symbol, frame in frames.items():
-        if len(frame) < 2:
-            raise DataError(
-                f"alpaca, {symbol}: at least two bars are needed, and the {feed} feed has {len(frame) or 'none'} of "
-                f"{data.timeframe} since {data.start}; check the symbol, or set data.start to an earlier day"
-            )
-    return Raw(
-        frames=frames,
-        timeframe=data.base or data.timeframe,
-        adjustment="none" if adjustment == "raw" else adjustment,
-        source=data.source,
-    )
+    try:
+        answer: Any = client.get_clock()
+        return pd.Timestamp(answer["timestamp"]).tz_convert("UTC").as_unit("ns")
+    except (APIError, requests.RequestException, KeyError, TypeError, ValueError) as error:
+        raise BrokerError(
+            f"the exchange at {credentials.trading_url} did not tell the time ({type(error).__name__}); start it with "
+            "nextbar exchange CONFIG, or unset APCA_API_BASE_URL to ask Alpaca"
+        ) from error
+    finally:
+        client._session.close()
 
 
 def fetch_bars(
@@ -116,13 +126,44 @@ def fetch_bars(
         DataError: bars that cannot be.
     """
     from alpaca.common.enums import Sort
+
+    now = pd.Timestamp.now("UTC") if now is None else now
+    complete = now if end is None else min(now, end)
+
+    def frame(symbol: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+        return _frame(symbol, rows, timeframe, complete=complete)
+
+    def last(ask: Callable[..., Any], symbol: str, limit: int) -> pd.DataFrame:
+        """Newest bars first, and on into the past until enough of them lie in the session."""
+        page_limit = 2 * limit + _OUT_OF_SESSION if is_intraday(timeframe) else limit + 1
+        newest = None if end is None else complete
+        rows: list[Mapping[str, Any]] = []
+        while True:
+            more = {} if newest is None else {"end": _instant(newest)}
+            page = ask([symbol], limit=page_limit, sort=Sort.DESC, **more).get(symbol, [])
+            rows.extend(page)
+            bars = frame(symbol, reversed(rows))
+            if len(bars) >= limit or len(page) < page_limit:
+                return bars.iloc[max(0, len(bars) - limit) :]
+            newest = pd.Timestamp(page[-1]["t"]) - pd.Timedelta(microseconds=1)
+
+    with _asking(credentials, timeframe, start=start, feed=feed, adjustment=adjustment) as (_, ask):
+        if limit is not None:
+            return {symbol: last(ask, symbol, limit) for symbol in symbols}
+        rows = ask(symbols) if end is None else ask(symbols, end=_instant(complete))
+    return {symbol: frame(symbol, rows.get(symbol, [])) for symbol in symbols}
+
+
+@contextmanager
+def _asking(
+    credentials: Credentials, timeframe: str, *, start: pd.Timestamp | None, feed: Feed, adjustment: Adjustment
+) -> Iterator[tuple[Any, Callable[..., Mapping[str, list[Mapping[str, Any]]]]]]:
+    """A client, and what asks it for bars of some symbols: all pages, by symbol."""
     from alpaca.data.enums import Adjustment as AlpacaAdjustment
     from alpaca.data.enums import DataFeed
     from alpaca.data.historical.stock import StockHistoricalDataClient
     from alpaca.data.requests import StockBarsRequest
 
-    now = pd.Timestamp.now("UTC") if now is None else now
-    complete = now if end is None else min(now, end)
     client = with_timeouts(
         StockHistoricalDataClient(credentials.key, credentials.secret, raw_data=True, url_override=credentials.data_url)
     )
@@ -137,28 +178,8 @@ def fetch_bars(
         request = StockBarsRequest(symbol_or_symbols=list(symbols), **asked, **more)
         return _answer(client, request, credentials=credentials, feed=feed)
 
-    def frame(symbol: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-        return _frame(symbol, rows, timeframe, complete=complete)
-
-    def last(symbol: str, limit: int) -> pd.DataFrame:
-        """Newest bars first, and on into the past until enough of them lie in the session."""
-        page_limit = 2 * limit + _OUT_OF_SESSION if is_intraday(timeframe) else limit + 1
-        newest = None if end is None else complete
-        rows: list[Mapping[str, Any]] = []
-        while True:
-            more = {} if newest is None else {"end": _instant(newest)}
-            page = ask([symbol], limit=page_limit, sort=Sort.DESC, **more).get(symbol, [])
-            rows.extend(page)
-            bars = frame(symbol, reversed(rows))
-            if len(bars) >= limit or len(page) < page_limit:
-                return bars.iloc[max(0, len(bars) - limit) :]
-            newest = pd.Timestamp(page[-1]["t"]) - pd.Timedelta(microseconds=1)
-
     try:
-        if limit is not None:
-            return {symbol: last(symbol, limit) for symbol in symbols}
-        rows = ask(symbols) if end is None else ask(symbols, end=_instant(complete))
-        return {symbol: frame(symbol, rows.get(symbol, [])) for symbol in symbols}
+        yield client, ask
     finally:
         client._session.close()
 
@@ -202,7 +223,18 @@ def _instant(time: pd.Timestamp) -> Any:
 
 
 def _frame(symbol: str, rows: Iterable[Mapping[str, Any]], timeframe: str, *, complete: pd.Timestamp) -> pd.DataFrame:
-    """Alpaca's rows in the order of time, as a canonical frame without what is not complete or out of session."""
+    """Alpaca's rows in the order of time, as a canonical frame."""
+    kept = _raw_frame(symbol, rows, timeframe, complete=complete)
+    if len(kept) == 1:
+        # A history of one bar is refused, but to catch up one may be all that is missing: check it beside its double.
+        return validated(pd.concat([kept.shift(freq=pd.Timedelta(-1)), kept]), symbol=symbol, origin="alpaca").iloc[1:]
+    return validated(kept, symbol=symbol, origin="alpaca") if len(kept) else kept
+
+
+def _raw_frame(
+    symbol: str, rows: Iterable[Mapping[str, Any]], timeframe: str, *, complete: pd.Timestamp
+) -> pd.DataFrame:
+    """Alpaca's rows as they are, without what is not complete or out of session."""
     rows = list(rows)
     try:
         starts = pd.DatetimeIndex(pd.to_datetime([row["t"] for row in rows], utc=True, format="ISO8601")).as_unit("ns")
@@ -215,11 +247,7 @@ def _frame(symbol: str, rows: Iterable[Mapping[str, Any]], timeframe: str, *, co
             "l, c and v in each; try again later"
         ) from error
     ends = bar_ends(starts, timeframe).rename("time")
-    kept = pd.DataFrame(values, index=ends)[in_session(ends, timeframe) & (ends <= complete)]
-    if len(kept) == 1:
-        # A history of one bar is refused, but to catch up one may be all that is missing: check it beside its double.
-        return validated(pd.concat([kept.shift(freq=pd.Timedelta(-1)), kept]), symbol=symbol, origin="alpaca").iloc[1:]
-    return validated(kept, symbol=symbol, origin="alpaca") if len(kept) else kept
+    return pd.DataFrame(values, index=ends)[in_session(ends, timeframe) & (ends <= complete)]
 
 
 def _answer(

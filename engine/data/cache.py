@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -34,7 +34,6 @@ ENVIRONMENT = "NEXTBAR_CACHE"
 ACTIONS = ("split", "dividend")
 
 LOCK = "lock"
-ROW = "row"  # the row of its file that a bar stands in, as one more column
 _TRIES = 5
 
 _log = logging.getLogger("nextbar.cache")
@@ -45,7 +44,8 @@ class Series:
     """The bars of one symbol as their source gave them.
 
     Attributes:
-        frame, rows, actions, origin: as in ``Raw``; None where there is none.
+        frame, actions, origin: as in ``Raw``; None where there is none.
+        extra: what stands beside each bar, as long as the frame, float64, by name: the row of its file, for one.
         asked: first and last New York date whose bars were asked for and have settled; None for what was imported.
         fetched: when, UTC, in ISO 8601.
     """
@@ -53,7 +53,7 @@ class Series:
     frame: pd.DataFrame
     asked: tuple[date, date] | None
     fetched: str
-    rows: np.ndarray | None = None
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     actions: pd.DataFrame | None = None
     origin: str | None = None
 
@@ -164,21 +164,22 @@ def _between(entry: Entry, since: int | None, until: int | None) -> Entry:
 def _series(symbol: str, entry: Entry, frames: Mapping[tuple[str, int], pd.DataFrame]) -> Series:
     parts = [frames[symbol, number] for number in range(len(entry.pieces))]
     frame = parts[0] if len(parts) == 1 else pd.concat(parts) if parts else empty_frame()
-    rows = None
-    if ROW in frame:
-        rows = frame[ROW].to_numpy().astype(np.int64)
-        frame = frame.iloc[:, : len(COLUMNS)]
+    actions = None
+    if entry.actions is not None:
+        actions = frames[symbol, len(entry.pieces)]
+    elif entry.tells_actions:
+        actions = empty_frame(ACTIONS)
     return Series(
-        frame=frame,
+        frame=frame.iloc[:, : len(COLUMNS)],
         asked=entry.asked,
         fetched=entry.fetched,
-        rows=rows,
-        actions=frames[symbol, len(entry.pieces)] if entry.actions is not None else None,
+        extra={str(name): frame[name].to_numpy() for name in frame.columns[len(COLUMNS) :]},
+        actions=actions,
         origin=entry.origin,
     )
 
 
-def empty_frame() -> pd.DataFrame:
-    """A frame of no bar, of the kind that ``Raw`` has."""
+def empty_frame(columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """A frame without a row, of the kind that ``Raw`` has."""
     index = pd.DatetimeIndex(np.empty(0, dtype=np.int64), tz="UTC", name="time")
-    return pd.DataFrame(np.empty((0, len(COLUMNS))), index=index, columns=list(COLUMNS))
+    return pd.DataFrame(np.empty((0, len(columns))), index=index, columns=list(columns))

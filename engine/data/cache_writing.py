@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import COLUMNS
-from engine.data.cache import ACTIONS, LOCK, ROW, Series, Shelf, stored
+from engine.data.cache import ACTIONS, LOCK, Series, Shelf, stored
 from engine.data.manifest import Entry, Manifest, Piece
 from engine.data.segments import MOST_ROWS, PARTIAL, SUFFIX, DamagedError, Place, Rows, read_segment, write_segment
 from engine.data.timeframes import is_intraday
@@ -58,11 +58,12 @@ class Writer:
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
 
-    def put(self, series: Mapping[str, Series], *, about: Mapping[str, Any]) -> dict[str, Entry]:
+    def put(self, series: Mapping[str, Series], *, about: Mapping[str, Any], alone: bool = False) -> dict[str, Entry]:
         """Puts these series in the place of what was there of their symbols; other symbols stay as they are.
 
         Args:
             about: what all series of the shelf have in common: it replaces what was there.
+            alone: other symbols go.
 
         Returns:
             What the manifest says of them now.
@@ -71,12 +72,12 @@ class Writer:
             StorageError: it could not be written; what was there before is there still.
         """
         before = self.shelf.manifest()
-        stock = _Stock(self.shelf, before, keep=lambda symbol: symbol not in series)
+        stock = _Stock(self.shelf, before, keep=lambda symbol: not alone and symbol not in series)
         drafts = {symbol: stock.draft(symbol, one) for symbol, one in series.items()}
         stock.carry()
         with stored(self.shelf.folder, "written"):
             stock.write()
-            entries = {s: stock.settled(e) for s, e in {**before.entries, **drafts}.items()}
+            entries = {s: stock.settled(e) for s, e in {**({} if alone else before.entries), **drafts}.items()}
             after = Manifest(about=dict(about), entries=dict(sorted(entries.items())))
             sizes = {segment: stock.sizes[segment] for segment in sorted(after.segments())}
             replace(after, sizes=sizes).write(self.shelf.folder)
@@ -110,12 +111,12 @@ class _Stock:
 
     def draft(self, symbol: str, series: Series) -> Entry:
         """The entry of a series, whose new parts do not lie anywhere yet."""
-        numbered = () if series.rows is None else (series.rows.astype(np.float64),)
-        columns = (*COLUMNS, ROW) if numbered else COLUMNS
+        columns = (*COLUMNS, *series.extra)
+        extra = [np.asarray(values, dtype=np.float64) for values in series.extra.values()]
         old = self._before.entries.get(symbol)
         known = {p.sha256: p for p in old.pieces if p.place.segment in self._shelf.sound} if old else {}
         pieces = []
-        for rows in _pieces(symbol, series.frame, numbered, yearly=is_intraday(self._shelf.timeframe)):
+        for rows in _pieces(symbol, series.frame, extra, yearly=is_intraday(self._shelf.timeframe)):
             digest = rows.digest()
             pieces.append(known.get(digest) or self._new(rows, columns, digest))
         actions = None
@@ -132,6 +133,7 @@ class _Stock:
             sha256=hashlib.sha256("|".join(piece.sha256 for piece in pieces).encode()).hexdigest(),
             pieces=tuple(pieces),
             actions=actions,
+            tells_actions=series.actions is not None,
             origin=series.origin,
         )
 

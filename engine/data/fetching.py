@@ -37,25 +37,35 @@ _log = logging.getLogger("nextbar.cache")
 
 
 class Source(Protocol):
-    """A source of bars on the network.
+    """A source of bars on the network."""
 
-    Attributes:
-        name: as the run file names it.
-        variant: what else its bars depend on, such as feed and adjustment: a folder's name.
-        timeframe: of its bars.
-        adjustment: as in ``Raw``.
-        words: the source in a sentence, as in ``the iex feed``.
-        lasting: whether what it told yesterday can be relied on today; without that it is always asked again.
-        most_symbols: in one batch.
-    """
+    @property
+    def name(self) -> str:
+        """As the run file names it."""
 
-    name: str
-    variant: str
-    timeframe: str
-    adjustment: str
-    words: str
-    lasting: bool
-    most_symbols: int
+    @property
+    def variant(self) -> str:
+        """What else its bars depend on, such as feed and adjustment: a folder's name."""
+
+    @property
+    def timeframe(self) -> str:
+        """Of its bars."""
+
+    @property
+    def adjustment(self) -> str:
+        """As in ``Raw``."""
+
+    @property
+    def words(self) -> str:
+        """The source in a sentence, as in ``the iex feed``."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what it told yesterday can be relied on today; without that it is always asked again."""
+
+    @property
+    def most_symbols(self) -> int:
+        """In one batch."""
 
     def now(self) -> pd.Timestamp:
         """The present moment by the source's clock, UTC."""

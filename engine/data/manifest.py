@@ -39,7 +39,8 @@ class Entry:
         rows, first, last: bars, and the ends of the first and last one, UTC; None where there is none.
         sha256: over its pieces' hashes; two series with the same bars have the same one.
         pieces: in the order of the series: all of it, or a calendar year each.
-        actions: splits and dividends; None where the source tells none.
+        actions: splits and dividends; None where there are none.
+        tells_actions: whether the source would tell them.
         origin: where the bars come from, in words; None for the source's name.
     """
 
@@ -51,6 +52,7 @@ class Entry:
     sha256: str
     pieces: tuple[Piece, ...]
     actions: Piece | None = None
+    tells_actions: bool = False
     origin: str | None = None
 
     def places(self) -> Iterator[Place]:

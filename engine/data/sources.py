@@ -13,10 +13,13 @@ import pandas as pd
 from engine.config import ALL, DataConfig
 from engine.data.adjustment import adjusted, can_adjust
 from engine.data.aggregation import aggregated, check_timeframes
-from engine.data.alpaca import read_alpaca
+from engine.data.alpaca_history import AlpacaHistory
 from engine.data.bars import Bars, bars_of
+from engine.data.cache import cache_folder
 from engine.data.cleaning import clean
+from engine.data.fetching import Source, read_network
 from engine.data.files import read_files, symbols_named_in
+from engine.data.imports import read_imported
 from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, read_sample
@@ -24,34 +27,42 @@ from engine.data.symbols import require_symbols
 from engine.data.tables import suffix_of, symbol_of
 from engine.data.timeframes import check_alignment, check_spacings
 from engine.data.universe import Membership, read_universe
+from engine.data.yahoo import YahooHistory
 from engine.errors import ConfigError
 
 _SAMPLES = tuple(f"sample:{name}" for name in SAMPLES)
-SOURCES = (*_SAMPLES, "files", "alpaca")
+_NETWORK = ("alpaca", "yahoo")
+SOURCES = (*_SAMPLES, "files", *_NETWORK)
 
-# Keys that one source alone reads.
+# Keys that some sources alone read.
 _READ_BY = {
-    **dict.fromkeys(("path", "columns", "timezone", "stamp", "date_format"), "files"),
-    **dict.fromkeys(("start", "feed"), "alpaca"),
+    **dict.fromkeys(("path", "columns", "timezone", "stamp", "date_format"), ("files",)),
+    "start": ("alpaca", "yahoo"),
+    "feed": ("alpaca",),
 }
 
 
-def load_bars(data: DataConfig, folder: Path, *, within: tuple[date, date] | None = None) -> Bars:
+def load_bars(
+    data: DataConfig, folder: Path, *, root: Path | None = None, within: tuple[date, date] | None = None
+) -> Bars:
     """The whole history that the run file's source has of its symbols, symbols sorted.
 
     Args:
         data: the run file's ``data`` section.
         folder: the run file's folder, which relative paths are relative to.
-        within: of a universe those are asked for who were members on some day from the one to the other; everyone, if
-            None. Members whom the source does not have are left out.
+        root: the working folder, whose cache is read and brought up to date; None for no cache.
+        within: the first and last session that is needed. Of a source on the network no later bar is asked for, or
+            looked at; all that are complete, if None. Of a universe those are asked for who were members on some day
+            from the one to the other; everyone, if None. Members whom the source does not have are left out.
 
     Raises:
         ConfigError: an unknown source, or a symbol or timeframe that the source lacks; a setting that only another
             source reads.
         DataError: bars are missing, malformed or impossible.
         BrokerError: Alpaca could not be reached, or refused.
+        StorageError: the cache cannot be read or written.
     """
-    return _cleaned(read_raw(data, folder, within=within), data)
+    return _cleaned(read_raw(data, folder, root=root, within=within), data)
 
 
 def load_universe(data: DataConfig, folder: Path) -> Membership | None:
@@ -59,15 +70,38 @@ def load_universe(data: DataConfig, folder: Path) -> Membership | None:
     return None if data.universe is None else read_universe(folder / data.universe)
 
 
-def read_raw(data: DataConfig, folder: Path, *, within: tuple[date, date] | None = None) -> Raw:
+def read_raw(
+    data: DataConfig, folder: Path, *, root: Path | None = None, within: tuple[date, date] | None = None
+) -> Raw:
     """The source's bars as they are there; what ``load_bars`` begins with, and raises for the same reasons."""
+    asked, membership = asked_for(data, folder, within=within)
+    raw = _read(asked, folder, until=within and within[1], cache=None if root is None else cache_folder(root))
+    if membership is None:
+        return raw
+    members = membership.symbols if within is None else membership.between(*within)
+    there = {symbol: frame for symbol, frame in raw.frames.items() if symbol in set(members)}
+    if not there:
+        raise _nobody(members, data)
+    return replace(raw, frames=there, membership=membership)
+
+
+def asked_for(
+    data: DataConfig, folder: Path, *, within: tuple[date, date] | None
+) -> tuple[DataConfig, Membership | None]:
+    """The section with the symbols that its source is asked for, and its universe, if it has one.
+
+    Raises:
+        ConfigError, DataError: it cannot be used; see ``load_bars``.
+    """
     if data.source not in SOURCES:
         close = difflib.get_close_matches(data.source, SOURCES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(SOURCES)}"
         raise ConfigError(f"data.source: unknown source {data.source}; {hint}")
-    for name, source in _READ_BY.items():
-        if source != data.source and getattr(data, name) is not None:
-            raise ConfigError(f"data.{name}: only source: {source} reads it, found source: {data.source}; remove it")
+    for name, sources in _READ_BY.items():
+        if data.source not in sources and getattr(data, name) is not None:
+            raise ConfigError(
+                f"data.{name}: only source: {' or '.join(sources)} reads it, found source: {data.source}; remove it"
+            )
     if data.source in _SAMPLES and data.adjustment is not None:
         raise ConfigError(f"data.adjustment: {data.source} has one adjustment only, found {data.adjustment}; remove it")
     if data.base is not None:
@@ -75,23 +109,38 @@ def read_raw(data: DataConfig, folder: Path, *, within: tuple[date, date] | None
     for timeframe in data.slower or ():
         check_timeframes(data.timeframe, timeframe, key="data.slower")
     membership = load_universe(data, folder)
-    if membership is None:
-        return _read(data, folder)
-    members = membership.symbols if within is None else membership.between(*within)
-    raw = _read(_asking_for(members, data, folder), folder)
-    there = {symbol: frame for symbol, frame in raw.frames.items() if symbol in set(members)}
-    if not there:
-        raise _nobody(members, data)
-    return replace(raw, frames=there, membership=membership)
+    if membership is not None:
+        members = membership.symbols if within is None else membership.between(*within)
+        data = _asking_for(members, data, folder)
+    if data.source in _NETWORK and data.symbols == (ALL,):
+        raise ConfigError(
+            f"data.symbols: all means what a file or a sample has, found source: {data.source}; name them"
+        )
+    return data, membership
 
 
-def _read(data: DataConfig, folder: Path) -> Raw:
+def network_source(data: DataConfig, folder: Path) -> Source | None:
+    """The source on the network that the section names; None for one on this machine.
+
+    Raises:
+        ConfigError: a timeframe that it has not, or no first day to fetch.
+    """
+    if data.source not in _NETWORK:
+        return None
+    if data.start is None:
+        raise ConfigError(
+            f"data.start: source {data.source} needs the first day to fetch; add one, as in start: today-40"
+        )
+    return AlpacaHistory(data, folder) if data.source == "alpaca" else YahooHistory(data)
+
+
+def _read(data: DataConfig, folder: Path, *, until: date | None, cache: Path | None) -> Raw:
     if data.source == "files":
-        return read_files(data, folder)
-    if data.source == "alpaca":
-        if data.symbols == (ALL,):
-            raise ConfigError("data.symbols: all means what a file or a sample has, found source: alpaca; name them")
-        return read_alpaca(data, folder)
+        imported = None if cache is None else read_imported(data, folder, cache)
+        return read_files(data, folder) if imported is None else imported
+    source = network_source(data, folder)
+    if source is not None and data.start is not None:
+        return read_network(source, data.symbols, start=data.start, until=until, cache=cache)
     return _sample(data.source, data.symbols, data, symbols_key="data.symbols")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,8 @@ import pytest
 from engine.config import DataConfig
 from engine.credentials import Credentials
 from engine.data import alpaca
-from engine.data.alpaca import fetch_bars, read_alpaca
+from engine.data.alpaca import fetch_bars
+from engine.data.alpaca_history import AlpacaHistory
 from engine.data.sources import load_bars
 from engine.data.timeframes import bar_starts, in_session
 from engine.errors import BrokerError, ConfigError, DataError
@@ -28,6 +30,9 @@ from engine.run_file import load_config
 
 # alpaca-py imports it.
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
+
+# All of the year, so that one range of dates is asked for.
+WITHIN = (date(2023, 11, 20), date(2023, 12, 31))
 
 KEY, SECRET = "PKTESTKEY000000003F", "s3cr3ts3cr3ts3cr3ts3cr3t"
 
@@ -134,7 +139,7 @@ def test_minutes_of_the_regular_session_from_all_pages(market: Market, environme
     for symbol in ("AAPL", "SPY"):
         market.add(symbol, *days)
     market.page = 500
-    bars = load_bars(section(), tmp_path)
+    bars = load_bars(section(), tmp_path, within=WITHIN)
 
     assert bars.symbols == ("AAPL", "SPY")
     assert (bars.timeframe, bars.adjustment, bars.source) == ("1m", "all", "alpaca")
@@ -154,22 +159,33 @@ def test_minutes_of_the_regular_session_from_all_pages(market: Market, environme
 
 def test_what_is_asked_for(market: Market, environment: None, tmp_path: Path) -> None:
     for symbol in ("AAPL", "SPY"):
-        market.add(symbol, minutes("2023-11-22 09:30", "2023-11-22 09:40"))
-    load_bars(section(), tmp_path)
-    # The end is left to Alpaca, which knows what the account may see of the newest bars.
+        market.add(symbol, minutes("2023-11-22 10:00", "2023-11-22 14:00")[::60])
+    load_bars(section(timeframe="1h"), tmp_path, within=WITHIN)
     assert market.asked == [
-        {"path": "/v2/stocks/bars", "symbols": "AAPL,SPY", "timeframe": "1Min", "start": "2023-11-20T05:00:00+00:00",
-         "feed": "iex", "adjustment": "all", "limit": "10000"}
+        {"path": "/v2/stocks/bars", "symbols": "AAPL,SPY", "timeframe": "1Hour", "start": "2023-11-20T05:00:00+00:00",
+         "end": "2024-01-01T04:59:59.999999+00:00", "feed": "iex", "adjustment": "all", "limit": "10000"}
     ]  # fmt: skip
-    assert load_bars(section(feed="sip", adjustment="raw"), tmp_path).adjustment == "none"
+    assert (
+        load_bars(section(timeframe="1h", feed="sip", adjustment="raw"), tmp_path, within=WITHIN).adjustment == "none"
+    )
     assert (market.asked[1]["feed"], market.asked[1]["adjustment"]) == ("sip", "raw")
+
+
+def test_of_the_present_day_the_end_is_left_to_alpaca(market: Market, environment: None, tmp_path: Path) -> None:
+    # It knows what the account may see of the newest bars. Years of intraday bars are asked for one at a time.
+    for symbol in ("AAPL", "SPY"):
+        market.add(symbol, minutes("2023-11-22 10:00", "2023-11-22 14:00")[::60])
+    load_bars(section(timeframe="1h"), tmp_path)
+    assert market.asked[0]["start"].startswith("2023-11-20")
+    assert ["end" in asked for asked in market.asked] == [True] * (len(market.asked) - 1) + [False]
 
 
 def test_a_bar_that_is_not_complete_is_never_taken(market: Market, environment: None, tmp_path: Path) -> None:
     for symbol in ("AAPL", "SPY"):
         market.add(symbol, minutes("2023-11-22 09:30", "2023-11-22 10:00"))
-    bars = read_alpaca(section(), tmp_path, now=utc("2023-11-22 14:45:59"))
-    assert bars.frames["AAPL"].index[-1] == utc("2023-11-22 14:45")
+    now = utc("2023-11-22 14:45:59")
+    fetched = AlpacaHistory(section(), tmp_path).fetch(["AAPL"], date(2023, 11, 20), None, now=now)
+    assert fetched["AAPL"].frame.index[-1] == utc("2023-11-22 14:45")
 
 
 def test_days_end_with_their_session_and_the_present_one_is_left_out(market: Market, credentials: Credentials) -> None:
@@ -262,7 +278,7 @@ def test_one_missing_bar_can_be_caught_up_with(market: Market, credentials: Cred
         ({"start": None}, "data.start: source alpaca needs the first day to fetch; add one, as in start: today-40"),
         ({"path": "bars"}, "data.path: only source: files reads it, found source: alpaca; remove it"),
         ({"stamp": "start"}, "data.stamp: only source: files reads it, found source: alpaca"),
-        ({"source": "sample:tech"}, "data.start: only source: alpaca reads it, found source: sample:tech; remove it"),
+        ({"source": "sample:tech"}, "data.start: only source: alpaca or yahoo reads it, found source: sample:tech"),
         (
             {"source": "files", "start": None, "feed": "iex"},
             "data.feed: only source: alpaca reads it, found source: fi",
