@@ -29,7 +29,7 @@ _CANDIDATES = (ZONE, "UTC", "America/Chicago", "America/Denver", "America/Los_An
 
 # Bars that begin before the open and end after the close fit no other zone, so that this much is never a coincidence.
 _FITS = 0.98
-_MISFITS = 0.8
+_MISFITS = 0.95
 
 # Trading before the open begins at 4:00, and after the close ends at 20:00.
 _BEFORE_OPEN = pd.Timedelta(hours=5, minutes=30)
