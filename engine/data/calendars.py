@@ -105,7 +105,7 @@ def last_bars_of_sessions(times: pd.DatetimeIndex) -> Callable[[int], bool]:
 
 
 def _closes(calendar: exchange_calendars.ExchangeCalendar, positions: np.ndarray) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(calendar.closes.to_numpy()[positions], tz="UTC").as_unit("ns")
+    return pd.DatetimeIndex(calendar.closes_nanos[positions], tz="UTC").as_unit("ns")
 
 
 def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:
