@@ -61,9 +61,9 @@ def serve(
     server.run(on_ready)
 
 
-def bars_to_replay(config: RunConfig) -> tuple[Bars, pd.Timestamp]:
+def bars_to_replay(config: RunConfig, *, root: Path = Path()) -> tuple[Bars, pd.Timestamp]:
     """All bars up to the end of the test span, and the end of the first decision bar, as the backtest has it."""
-    bars = load_bars(config.data, config.folder, within=config.spans.extent).among(*config.spans.test)
+    bars = load_bars(config.data, config.folder, root=root, within=config.spans.extent).among(*config.spans.test)
     used, start, _ = with_history(bars, config.spans.test, warmup=config.data.warmup_bars)
     frames = {symbol: bars.frames[symbol].loc[: used.frames[symbol].index[-1]] for symbol in used.frames}
     return replace(bars, frames=frames), start

@@ -88,7 +88,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C; nothing half-written is left.
     """
     model = own_model(config)
-    bars = load_bars(config.data, config.folder, within=config.spans.extent)
+    bars = load_bars(config.data, config.folder, root=root, within=config.spans.extent)
     windows = _build_windows(model, bars)
     rows = _cut(config, model, bars, windows)
     bundle = None if force else _find_trained(config, bars, root=root)
