@@ -20,7 +20,16 @@ import pyarrow.parquet
 
 from engine.data.bars import COLUMNS
 from engine.data.columns import EXTRAS, recognised, shown
-from engine.data.vendors import Layout, from_fixed_point, layout_of, without_header, written_numbers
+from engine.data.vendors import (
+    PLAIN,
+    YFINANCE,
+    Layout,
+    from_fixed_point,
+    header_of_download,
+    layout_of,
+    without_header,
+    written_numbers,
+)
 from engine.errors import ConfigError, DataError
 
 SUFFIXES = (".csv", ".csv.gz", ".txt", ".txt.gz", ".tsv", ".tsv.gz", ".parquet", ".pq")
@@ -117,8 +126,7 @@ def _read_text(path: Path, columns: Mapping[str, str] | None) -> Table:
     dialect, sampled = _sampled(path)
     if not sampled:
         raise DataError(f"{path}: the file is empty; expected a header and one row a bar")
-    bare = without_header(sampled) if columns is None else None
-    layout, header = bare if bare is not None else (layout_of(sampled[0]), sampled[0])
+    layout, header, above = _headed(sampled, columns)
     positions = recognised(header, columns, layout, path)
     names = [f"#{position}" for position in range(len(header))]
     for name, position in positions.items():
@@ -132,7 +140,8 @@ def _read_text(path: Path, columns: Mapping[str, str] | None) -> Table:
                 path,
                 sep=dialect.separator,
                 decimal=dialect.decimal,
-                header=0 if bare is None else None,
+                header=0 if above == 1 else None,
+                skiprows=above if above > 1 else 0,
                 names=names,
                 index_col=False,
                 dtype=dict.fromkeys(as_text, str),
@@ -144,7 +153,7 @@ def _read_text(path: Path, columns: Mapping[str, str] | None) -> Table:
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path}: the rows do not fit the header ({_first_line(error)}); correct the file") from None
-    rows = np.arange(len(frame)) + (2 if bare is None else 1)
+    rows = np.arange(len(frame)) + above + 1
     blank = _blank(frame, list(positions))
     if blank.any():
         frame, rows = frame.loc[~blank], rows[~blank]
@@ -155,6 +164,15 @@ def _read_text(path: Path, columns: Mapping[str, str] | None) -> Table:
         times = frame["date"].astype(str) + " " + times.astype(str)
     symbols = pd.Categorical(frame["symbol"].where(frame["symbol"] != "")) if "symbol" in frame else None
     return _table(path, layout, times, symbols, values, rows, whole=whole)
+
+
+def _headed(sampled: list[list[str]], columns: Mapping[str, str] | None) -> tuple[Layout, list[str], int]:
+    """The layout, the columns' names, and how many rows stand above those of bars."""
+    if columns is None and (bare := without_header(sampled)):
+        return *bare, 0
+    if columns is None and (header := header_of_download(sampled)):
+        return YFINANCE if layout_of(header) is PLAIN else layout_of(header), header, 3
+    return layout_of(sampled[0]), sampled[0], 1
 
 
 def _sampled(path: Path) -> tuple[_Dialect, list[list[str]]]:

@@ -69,6 +69,15 @@ class Layout:
 
 PLAIN = Layout(name="plain")
 
+# yfinance adjusts everything, and leaves the adjusted close out, unless it is told not to.
+YFINANCE = Layout(
+    name="yfinance",
+    marks=frozenset({"dividends", "stock splits"}),
+    lacks=frozenset({"adj close"}),
+    stamp="start",
+    adjustment="all",
+)
+
 LAYOUTS = (
     # Yahoo's closes are adjusted for splits. Until 2017 they were not, and the adjusted close came after the volume.
     Layout(
@@ -78,14 +87,7 @@ LAYOUTS = (
         stamp="start",
         adjustment="split",
     ),
-    # yfinance adjusts everything unless it is told not to, and then leaves the adjusted close out.
-    Layout(
-        name="yfinance",
-        marks=frozenset({"dividends", "stock splits"}),
-        lacks=frozenset({"adj close"}),
-        stamp="start",
-        adjustment="all",
-    ),
+    YFINANCE,
     Layout(
         name="Stooq",
         marks=frozenset({"ticker", "per", "date", "time", "vol", "openint"}),
@@ -165,6 +167,16 @@ def without_header(rows: Sequence[Sequence[str]]) -> tuple[Layout, list[str]] | 
             return None
     columns = ["date", *(["time"] if clocked else []), "open", "high", "low", "close", "volume"]
     return (KIBOT if "/" in full[0][0] else FIRST_RATE), columns
+
+
+def header_of_download(rows: Sequence[Sequence[str]]) -> list[str] | None:
+    """The columns of what yfinance's ``download`` gives of one symbol, which has three rows of names; else None."""
+    if len(rows) < 3 or [row[0] if row else "" for row in rows[:2]] != ["Price", "Ticker"]:
+        return None
+    time = rows[2][0] if rows[2] else ""
+    if time not in ("Date", "Datetime") or any(rows[2][1:]) or len(set(rows[1][1:])) != 1:
+        return None
+    return [time, *rows[0][1:]]
 
 
 def written_numbers(column: pd.Series) -> np.ndarray:
