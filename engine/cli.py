@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from engine import commands
+from engine import cli_data, commands
 from engine.commands import FAILED, INTERRUPTED, RUNS, AsJson, Config, Overrides, RunName, WhichPaperRun
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(cli_data.app, name="data")
 
 command = commands.command(app)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import typer
 
 from engine import commands
+from engine.commands import AsJson, Config, Overrides
 
 app = typer.Typer(
     help="Fetch bars into the cache, list what it holds, and check bars.",
@@ -13,3 +16,22 @@ app = typer.Typer(
 )
 
 command = commands.command(app)
+
+
+@command
+def check(config: Config, *, overrides: Overrides = None, as_json: AsJson = False) -> int:
+    """Look for everything that may be wrong with the run file's bars, and write a page that shows it."""
+    from engine import terminal
+    from engine.data_check import check_data
+    from engine.run_file import load_config
+    from engine.terminal_check import print_check
+
+    resolved = load_config(config, overrides or ())
+    with terminal.status("checking") as on_stage:
+        done = check_data(resolved, now=datetime.now(UTC), on_stage=on_stage)
+    if as_json:
+        terminal.print_json(done.to_json())
+    else:
+        print_check(done)
+    terminal.wrote(done.page, following="open it in a browser")
+    return done.exit_code

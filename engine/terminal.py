@@ -49,6 +49,11 @@ def _console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
+def console(*, width: int) -> Console:
+    """A console on stderr whose tables wrap at its edge, or at ``width`` where nobody watches."""
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else width)
+
+
 def is_interactive() -> bool:
     """Whether a person watches stderr."""
     return sys.stderr.isatty()
@@ -317,7 +322,6 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
     """The checks by area; what is expected stands only beside what was not found so."""
-    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 100)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(max_width=22)
@@ -331,7 +335,7 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         if check.state == "differs":
             found.append(f"\nexpected: {check.expected}", style="dim")
         table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), found)
-    console.print(table)
+    console(width=100).print(table)
     counts = {state: sum(check.state == state for check in diagnosis.checks) for state in _STYLES}
     total = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     say(f"{len(diagnosis.checks)} checks: {total}.")

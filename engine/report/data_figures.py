@@ -9,17 +9,19 @@ import pandas as pd
 
 from engine.data.bars import COLUMNS
 from engine.data.calendars import ZONE, sessions_of
-from engine.data.checking import Checked
+from engine.data.checking import Checked, Coverage
 from engine.data.quality import EVERY_SYMBOL, Finding
-from engine.report.data_words import at, whose
+from engine.report.data_words import at, counted, where, whose
 from engine.report.figures import GAIN, LOSS, STRATEGY, Figure, escaped, page_layout, values_of
 
 BARS_AROUND = 15
 SYMBOLS_MAPPED = 50
+_FEW_SYMBOLS = 25
 _COLUMNS_MAPPED = 150
 _WIDEST_HOLE = 8
-_TICKS = 5
+_TICKS = 4
 _MISSING = "rgba(213,94,0,0.18)"
+_NAMED = "rgba(230,159,0,0.22)"
 _SCALE = [[0.0, "rgba(31,131,201,0.16)"], [1e-6, "rgba(230,159,0,0.45)"], [0.3, "#e69f00"], [1.0, "#b03a00"]]
 
 
@@ -42,16 +44,17 @@ def spot_figure(checked: Checked, finding: Finding) -> Figure:
     data = [
         _candles(bars[~out], x[~out], _pick(labels, ~out), "Kept", "#9aa3af"),
         *([_candles(bars[out], x[out], _pick(labels, out), "Left out", LOSS)] if out.any() else []),
+        *_odd_values(bars, x, named),
         *_repaired(checked, symbol, ends, x),
         _volumes(bars, x),
     ]
-    marks = x[named] if finding.kind != "gap" else np.empty(0)
-    shapes = [_band(place - 0.45, place + 0.45, "rgba(230,159,0,0.22)") for place in marks.tolist()]
+    shapes = [] if finding.kind == "gap" else [_band(*place, _NAMED) for place in _stretches(x, named)]
     notes = [f"{finding.detail[0].upper()}{finding.detail[1:]}."]
     annotations = []
     for left in np.flatnonzero(holes).tolist():
         shapes.append(_band(x[left] + 0.5, x[left + 1] - 0.5, _MISSING))
-        annotations.append(_said(float(x[left] + x[left + 1]) / 2, f"{holes[left]} missing"))
+        if holes[left] == holes.max():
+            annotations.append(_said(float(x[left] + x[left + 1]) / 2, f"{holes[left]:,} missing"))
     if finding.symbol == EVERY_SYMBOL:
         notes.append(f"Drawn on the bars of {escaped(symbol)}.")
     ticks = np.unique(np.linspace(0, len(x) - 1, _TICKS).astype(int)) if len(x) else np.empty(0, dtype=int)
@@ -59,12 +62,19 @@ def spot_figure(checked: Checked, finding: Finding) -> Figure:
         "hovermode": "closest",
         "xaxis": {
             "tickvals": x[ticks].tolist(),
-            "ticktext": [labels[tick] for tick in ticks],
+            "ticktext": [labels[tick].removeprefix(f"{labels[0][:4]}-") for tick in ticks],
+            "tickangle": 0,
             "rangeslider": {"visible": False},
             "anchor": "y2",
         },
         "yaxis": {"domain": [0.24, 1.0]},
-        "yaxis2": {"domain": [0.0, 0.18], "rangemode": "tozero", "nticks": 3, "tickformat": ".2~s"},
+        "yaxis2": {
+            "domain": [0.0, 0.18],
+            "rangemode": "tozero",
+            "nticks": 3,
+            "tickformat": ".2~s",
+            "showticklabels": bool((bars["volume"] > 0.0).any()),
+        },
         "shapes": shapes,
         "annotations": annotations,
     }
@@ -73,7 +83,7 @@ def spot_figure(checked: Checked, finding: Finding) -> Figure:
 
 def spot_label(checked: Checked, finding: Finding) -> str:
     """A finding in a list to pick from."""
-    return f"{whose(finding)}, {at(finding.time, checked.raw.timeframe)}"
+    return f"{whose(finding)}, {where(finding, checked.raw.timeframe)}"
 
 
 def coverage_figure(checked: Checked) -> Figure:
@@ -97,8 +107,7 @@ def coverage_figure(checked: Checked) -> Figure:
     firsts = sessions[np.searchsorted(group, np.arange(group[-1] + 1))]
     size = int(np.bincount(group)[0])
     notes = [] if size == 1 else [f"Each column joins {size} sessions and is named by the first."]
-    if left_out:
-        notes.append(f"The {len(symbols)} symbols with the most missing bars are drawn; {left_out:,} more have fewer.")
+    notes.extend([left_out] if left_out else [])
     return _map(rows, [f"{day:%Y-%m-%d}" for day in firsts], symbols, notes)
 
 
@@ -119,8 +128,7 @@ def clock_figure(checked: Checked) -> Figure:
     rows = [_shares(counts[symbol][1], counts[symbol][0] + counts[symbol][1]) for symbol in symbols]
     rows.append(_shares(whole[1], whole[0] + whole[1]))
     notes = ["By the time at which the bar ends; each column is half an hour up to its name, in New York."]
-    if left_out:
-        notes.append(f"{left_out:,} symbols with fewer missing bars are in the last row alone.")
+    notes.extend([left_out] if left_out else [])
     labels = [f"{half // 2:02}:{half % 2 * 30:02}" for half in seen.tolist()]
     return _map(rows, labels, [*symbols, "all symbols"], notes)
 
@@ -134,11 +142,22 @@ def missing_times(checked: Checked) -> Mapping[str, np.ndarray]:
     return found
 
 
-def _mapped(checked: Checked) -> tuple[list[str], int]:
-    """The symbols to draw, the one with the most missing bars first, and how many are not drawn."""
+def _mapped(checked: Checked) -> tuple[list[str], str]:
+    """The symbols to draw, the one with the most missing bars first, and a sentence on the others."""
     known = [own for own in checked.coverage if own.bars]
-    worst = sorted(known, key=lambda own: (-(own.missing_pct or 0.0), own.symbol))
-    return [own.symbol for own in worst[:SYMBOLS_MAPPED]], max(0, len(worst) - SYMBOLS_MAPPED)
+    if len(known) > _FEW_SYMBOLS:
+        odd = {f.symbol for f in checked.quality.findings if f.kind in ("late_start", "early_end")}
+        known = [own for own in known if own.missing or own.symbol in odd] or known[:1]
+    worst = sorted(known, key=lambda own: (-(own.missing_pct or 0.0), own.bars, own.symbol))
+    return [own.symbol for own in worst[:SYMBOLS_MAPPED]], _not_drawn(checked, worst)
+
+
+def _not_drawn(checked: Checked, worst: list[Coverage]) -> str:
+    complete = sum(1 for own in checked.coverage if own.bars) - len(worst)
+    more = len(worst) - SYMBOLS_MAPPED
+    said = [f"{counted(more, 'symbol')} with fewer missing bars"] if more > 0 else []
+    said += [f"{counted(complete, 'symbol')} that lack none"] if complete else []
+    return f"Not drawn: {' and '.join(said)}." if said else ""
 
 
 def _map(rows: Sequence[np.ndarray], columns: Sequence[str], symbols: Sequence[str], notes: list[str]) -> Figure:
@@ -221,6 +240,34 @@ def _candles(bars: pd.DataFrame, x: np.ndarray, labels: list[str], name: str, co
         "decreasing": {"line": {"color": colour, "width": 1}, "fillcolor": colour},
         "showlegend": name != "Kept",
     }
+
+
+def _stretches(x: np.ndarray, named: np.ndarray) -> list[tuple[float, float]]:
+    """Where bars are named, in as few pieces as they make."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], named, [False]]).astype(np.int8)))
+    return [(x[first] - 0.45, x[end - 1] + 0.45) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _odd_values(bars: pd.DataFrame, x: np.ndarray, named: np.ndarray) -> list[Figure]:
+    """The prices of bars that no candle can show: some of theirs are missing, or beyond their own high and low."""
+    prices = bars[list(COLUMNS[:4])].to_numpy()
+    _, high, low, _ = prices.T
+    sound = ((prices <= high[:, None]) & (prices >= low[:, None])).all(axis=1)
+    row, column = np.nonzero((named & ~sound)[:, None] & np.isfinite(prices))
+    if not len(row):
+        return []
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "Its values",
+            "x": x[row].tolist(),
+            "y": values_of(prices[row, column]),
+            "text": [COLUMNS[number] for number in column.tolist()],
+            "marker": {"color": LOSS, "symbol": "line-ew-open", "size": 11, "line": {"width": 2}},
+            "hovertemplate": "%{text} %{y}<extra></extra>",
+        }
+    ]
 
 
 def _repaired(checked: Checked, symbol: str, ends: np.ndarray, x: np.ndarray) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from engine.report.data_words import (
     at,
     choices,
     counted,
+    example,
     kind_rows,
     listed,
     verdict,
@@ -62,7 +64,7 @@ def render_data_check(checked: Checked, *, name: str) -> str:
                 "bars": f"{row.bars:,}",
                 "done": row.done,
                 "refused": row.refused,
-                "worst": f"{whose(row.worst)}, {at(row.worst.time, checked.raw.timeframe)}: {row.worst.detail}",
+                "worst": example(row.worst, checked.raw.timeframe),
             }
             for row in rows
         ],
@@ -121,10 +123,15 @@ def _facts(checked: Checked) -> list[tuple[str, str]]:
         ("Period", period),
         ("Symbols", f"{len(raw.frames):,}: {listed(list(raw.frames), most=6)}"),
         ("Bars in the source", f"{sum(len(frame) for frame in raw.frames.values()):,} of {raw.timeframe}"),
-        ("Source", raw.source),
+        ("Source", _source(checked)),
         ("Content hash of what is loaded", "" if checked.bars is None else checked.bars.content_hash[:16]),
     ]
     return [(label, text) for label, text in facts if text]
+
+
+def _source(checked: Checked) -> str:
+    names = sorted({Path(origin).name for origin in checked.raw.origins.values()})
+    return f"{checked.raw.source}: {listed(names, most=3)}" if names else checked.raw.source
 
 
 def _by_missing(checked: Checked) -> list[Coverage]:

@@ -95,6 +95,17 @@ def at(time: pd.Timestamp | None, timeframe: str) -> str:
     return f"{local:%Y-%m-%d %H:%M}" if is_intraday(timeframe) else f"{local:%Y-%m-%d}"
 
 
+def where(finding: Finding, timeframe: str) -> str:
+    """Which bars a finding is about, in a few words: the bar, or how many there are."""
+    return at(finding.time, timeframe) if finding.count == 1 else counted(finding.count, "bar")
+
+
+def example(finding: Finding, timeframe: str) -> str:
+    """One finding in words."""
+    bar = f", {at(finding.time, timeframe)}" if finding.count == 1 else ""
+    return f"{whose(finding)}{bar}: {finding.detail}"
+
+
 def verdict(checked: Checked) -> list[str]:
     """What the check says in a few sentences, the most important first."""
     tally = tallied(checked.quality)
