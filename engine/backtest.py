@@ -60,6 +60,7 @@ def backtest(
     own = [forecaster] if forecaster else []
     refuse_seen_bars(own, span, period)
     used, start, absent = prepared.cut(period)
+    laid_out = prepared.timeline
 
     simulation = simulated(config, used, strategy.cls, strategy.arguments, start=start, on_progress=on_progress)
     # A plain strategy may have brought bundles of its own.
@@ -87,6 +88,7 @@ def backtest(
         forecaster=forecaster,
         in_sample=in_sample,
         remarks=remarks,
+        more={"timeline": laid_out},
     )
     if not seen:
         append_trial(root / "runs", trial_of(run, config, now=now, span=span))

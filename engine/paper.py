@@ -196,6 +196,7 @@ def _begun(session: Session, root: Path, now: datetime) -> Earlier:
         "survivor_biased": bars.survivor_biased,
         "quality": tallied(history.quality),
         "preparation": [*prepared.remarks, *stage.remarks],
+        "timeline": prepared.timeline,
     }
     folder = open_run(root / "runs", config.name, manifest, portable(config), now=now, quality=history.quality)
     stage.keep(folder)

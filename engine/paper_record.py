@@ -116,6 +116,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
         ],
         more={
             **{key: manifest[key] for key in _KEPT},
+            "timeline": manifest.get("timeline"),
             "bundles": list(recorded.bundles),
             "journal_entries": recorded.counts,
             # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from engine.data.bars import Bars
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars, load_benchmark
 from engine.data.timeframes import session_ends
+from engine.data.timeline import timeline
 from engine.errors import BundleError
 from engine.simulation.simulate import Simulation, equity_curve, simulate
 from strategies.buy_and_hold import BuyAndHold
@@ -56,6 +58,11 @@ class Prepared:
         Of a universe, of those who are members on some day of the period.
         """
         return with_history(self.bars.among(*period), period, warmup=self.warmup)
+
+    @cached_property
+    def timeline(self) -> dict[str, Any]:
+        """Bars, spans and folds in time, for the report; raises where the run file's folds do not fit or leak."""
+        return timeline(self.config, self.bars, horizon=self.forecaster.horizon if self.forecaster else 0)
 
     @property
     def by_name(self) -> RunConfig:

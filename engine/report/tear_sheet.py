@@ -14,6 +14,7 @@ from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, baseli
 from engine.report.metrics import Figures, drawdown_episodes
 from engine.report.page import Charts, render
 from engine.report.run import RUNNING, Run, plain
+from engine.report.timeline import folds_figure
 from engine.report.verdict import verdict
 
 SYMBOLS_DRAWN = 24
@@ -99,6 +100,8 @@ def _charts(run: Run) -> Charts:
         "distribution": [("", figures.distribution_figure(run.equity))],
     }
     drawn = sorted(_symbols(run)[:SYMBOLS_DRAWN])
+    if run.manifest.get("timeline"):
+        charts["timeline"] = [("", folds_figure(run.manifest["timeline"]))]
     if drawn:
         charts["candles"] = [
             (s, figures.candles_figure(_of(run.bars, s), _of(run.trades, s), intraday=intraday)) for s in drawn
@@ -290,7 +293,7 @@ def _sections(run: Run) -> list[dict[str, Any]]:
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The manifest, flat, without what is not there and what the page's head already says."""
-    shown = {"name", "symbols", *FLAGS}
+    shown = {"name", "symbols", "timeline", *FLAGS}
     rows: list[tuple[str, str]] = []
     for key, value in plain(manifest).items():
         if key in shown or value is None:
