@@ -79,13 +79,11 @@ class Quality:
             dropped has a row for each of its five columns with ``after`` NaN. ``rule`` is the kind and the policy, as
             in ``impossible: drop``. Sorting moves bars and changes none: its finding alone tells of it.
         checked: kinds that could be looked for; without a calendar, some cannot.
-        remarks: what a reader of the results must know of how the bars were cleaned, one sentence each.
     """
 
     findings: tuple[Finding, ...] = ()
     repairs: pd.DataFrame = field(default_factory=no_repairs)
     checked: tuple[Kind, ...] = KINDS
-    remarks: tuple[str, ...] = ()
 
     def counts(self) -> Mapping[Kind, int]:
         """Bars that each kind was found in, kinds without any left out."""

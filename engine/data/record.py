@@ -22,7 +22,6 @@ class Record:
 
     findings: list[Finding] = field(default_factory=list)
     changes: list[pd.DataFrame] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
 
     def found(self, kind: Kind, stack: Stack, mask: np.ndarray, action: Action, *, tell: Telling) -> None:
         """One finding for each symbol that has bars in the mask."""
@@ -92,5 +91,4 @@ class Record:
             findings=tuple(sorted(self.findings, key=lambda f: (KINDS.index(f.kind), f.symbol, f.time))),
             repairs=changes,
             checked=checked,
-            remarks=tuple(self.remarks),
         )

@@ -23,11 +23,6 @@ def shaped(stack: Stack, policy: CleaningConfig, record: Record) -> Stack:
     Raises:
         DataError: there is one whose policy is ``refuse``.
     """
-    if policy.spike in ("drop", "repair"):
-        record.remarks.append(
-            f"data.cleaning.spike: {policy.spike} looks one bar ahead to know a spike, as live trading cannot: results "
-            "are better than they could have been"
-        )
     repaired: set[tuple[int, int]] = set()
     while True:
         before = len(record.changes)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from cleaning_bars import changed, cleaned, days, found, minutes
 
+from engine.data.findings import changed_in_hindsight
 from engine.errors import DataError
 
 PRICES = ["open", "high", "low", "close"]
@@ -111,13 +112,13 @@ def test_a_storm_is_measured_by_itself():
     assert found(cleaned(frame)[1], "spike") == []
 
 
-def test_a_spike_is_dropped_where_that_is_asked_for_and_the_reader_is_warned():
+def test_a_spike_is_dropped_where_that_is_asked_for_and_counts_as_hindsight():
     frame = scaled(days(), 1.5, start=60, end=61)
     frames, quality = cleaned(frame, spike="drop")
     assert list(frames["ACME"].index) == list(frame.index.delete(60))
     assert found(quality, "spike")[0].action == "dropped"
-    assert any("looks one bar ahead" in remark for remark in quality.remarks)
-    assert cleaned(frame)[1].remarks == ()
+    assert changed_in_hindsight(quality) == 1
+    assert changed_in_hindsight(cleaned(frame)[1]) == 0
 
 
 def test_a_spike_is_repaired_to_the_close_before_it_or_to_what_its_neighbours_reach():
@@ -131,7 +132,7 @@ def test_a_spike_is_repaired_to_the_close_before_it_or_to_what_its_neighbours_re
     pd.testing.assert_frame_equal(repaired.iloc[untouched], frame.iloc[untouched], check_freq=False)
     assert list(quality.repairs["column"]) == [*PRICES, "high"]
     assert set(quality.repairs["rule"]) == {"spike: repair"}
-    assert any("looks one bar ahead" in remark for remark in quality.remarks)
+    assert changed_in_hindsight(quality) == 2
 
 
 def test_a_short_history_says_nothing_of_what_is_usual():
