@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -51,7 +50,6 @@ class DataCheck:
         """The check as one JSON-ready object."""
         checked = self.checked
         repairs = self.folder / "repairs.parquet"
-        findings = findings_frame(checked.quality)
         known: dict[str, Any] = plain(
             {
                 "status": "refused" if checked.refusals else "ok",
@@ -96,7 +94,7 @@ class DataCheck:
                     }
                     for own in checked.coverage
                 ],
-                "findings": json.loads(findings.to_json(orient="records", date_format="iso")),
+                "findings": findings_frame(checked.quality).to_dict("records"),
                 "folder": self.folder,
                 "page": self.page,
                 "repairs": repairs if repairs.exists() else None,

@@ -175,9 +175,11 @@ def _map(rows: Sequence[np.ndarray], columns: Sequence[str], symbols: Sequence[s
         "hovertemplate": "%{y}, %{x}: %{z} % missing<extra></extra>",
         "colorbar": {"ticksuffix": " %", "thickness": 10, "outlinewidth": 0},
     }
+    # Few enough for a phone.
+    ticks = np.unique(np.linspace(0, len(columns) - 1, 3 if len(columns[0]) > 5 else 5).astype(int)).tolist()
     layout = page_layout(height=max(180, 90 + 16 * len(symbols))) | {
         "hovermode": "closest",
-        "xaxis": {"type": "category", "nticks": 8, "tickangle": 0},
+        "xaxis": {"type": "category", "tickvals": [columns[tick] for tick in ticks], "tickangle": 0},
         "yaxis": {"type": "category", "autorange": "reversed", "dtick": 1, "tickfont": {"size": 10}},
     }
     return {"data": [trace], "layout": layout, "notes": notes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -30,6 +31,10 @@ MEANINGS: Mapping[Kind, str] = {
     "late_start": "the first bar is after another symbol's",
     "early_end": "the last bar is before another symbol's",
 }
+
+
+_OF_ONE_BAR: tuple[Kind, ...] = ("missing_value", "impossible", "spike", "jump")
+_CROWD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +131,7 @@ def verdict(checked: Checked) -> list[str]:
     if flagged:
         named = ", ".join(f"{kind} {count:,}" for kind, count in flagged.items())
         sentences.append(f"Flagged and left as they are: {named}.")
+    sentences.extend(_crowded(checked))
     if not tally and not checked.refusals:
         sentences.append("None of the faults that it knows was found, which does not say that the prices are right.")
     if changed_in_hindsight(checked.quality):
@@ -136,6 +142,21 @@ def verdict(checked: Checked) -> list[str]:
     unchecked = [kind for kind in KINDS if kind not in checked.quality.checked]
     if unchecked and checked.frames:
         sentences.append(f"Not looked for, because these bars do not allow it: {', '.join(unchecked)}.")
+    return sentences
+
+
+def _crowded(checked: Checked) -> list[str]:
+    """Sessions on which many symbols have the same kind of fault: the source's doing, or the market's."""
+    sentences = []
+    for kind in _OF_ONE_BAR:
+        own = [finding for finding in checked.quality.findings if finding.kind == kind]
+        symbols = Counter(
+            day for day, _ in {(f"{f.time.tz_convert(ZONE):%Y-%m-%d}", f.symbol) for f in own if f.count == 1}
+        )
+        crowds = [(day, count) for day, count in sorted(symbols.items()) if count >= max(_CROWD, len(own) / 10)]
+        if crowds:
+            days = ", ".join(f"{count} symbols on {day}" for day, count in crowds[:3])
+            sentences.append(f"{kind}: {days}. So many on one day come from the source, or from the whole market.")
     return sentences
 
 
