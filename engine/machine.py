@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from engine.checks import Differs, Question
+from engine.data.places import cache_folder
 
 PACKAGES = "packages"
 _NAME = "nextbar"
@@ -54,8 +55,10 @@ def machine_questions(root: Path) -> list[Question]:
         "folders": [
             ("runs/", "a folder that can be written", lambda: _writable(root / "runs")),
             ("bundles/", "a folder that can be written", lambda: _writable(root / "bundles")),
+            ("cache/", "a folder that can be written", lambda: _writable(cache_folder(root))),
             ("free space", f"{_LEAST_DISK_GIB:g} GiB or more", lambda: _space(root)),
             ("locks in runs/", "a second lock of one file is refused", lambda: _locks(_nearest(root / "runs"))),
+            ("locks in cache/", "a second lock of one file is refused", lambda: _locks(_nearest(cache_folder(root)))),
             ("locks of accounts", "a second lock of one file is refused", lambda: _locks(Path(tempfile.gettempdir()))),
         ],
     }

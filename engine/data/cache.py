@@ -10,7 +10,6 @@ at whenever something is read: a damaged series counts as absent, and is fetched
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,15 +21,10 @@ import pandas as pd
 
 from engine.data.bars import COLUMNS
 from engine.data.manifest import Entry, Manifest, read_manifest
-from engine.data.segments import (
-    SUFFIX,
-    DamagedError,
-    Place,
-    read_segment,
-)
+from engine.data.places import CACHE
+from engine.data.segments import SUFFIX, DamagedError, Place, read_segment
 from engine.errors import StorageError
 
-ENVIRONMENT = "NEXTBAR_CACHE"
 ACTIONS = ("split", "dividend")
 
 LOCK = "lock"
@@ -127,11 +121,6 @@ class Shelf:
         return {s: _series(s, e, frames) for s, e in entries.items() if s not in damaged}
 
 
-def cache_folder(root: Path) -> Path:
-    """The folder of the cache: ``cache/`` beside ``runs/`` and ``bundles/``, unless NEXTBAR_CACHE names another one."""
-    return Path(os.environ.get(ENVIRONMENT) or root / "cache")
-
-
 def shelves(root: Path) -> list[Shelf]:
     """The shelves that are there, sorted."""
     found = sorted(path.parent for path in root.glob(f"*/*/*/{LOCK}"))
@@ -147,7 +136,7 @@ def stored(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{folder}: the cache could not be {what} ({error.strerror or type(error).__name__}); make the folder "
-            f"writable and the disk large enough, or name another folder in {ENVIRONMENT}"
+            f"writable and the disk large enough, or name another folder in {CACHE}"
         ) from error
 
 

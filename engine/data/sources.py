@@ -15,11 +15,11 @@ from engine.data.adjustment import adjusted, can_adjust
 from engine.data.aggregation import aggregated, check_timeframes
 from engine.data.alpaca_history import AlpacaHistory
 from engine.data.bars import Bars, bars_of
-from engine.data.cache import cache_folder
 from engine.data.cleaning import clean
 from engine.data.fetching import Source, read_network
 from engine.data.files import read_files, symbols_named_in
 from engine.data.imports import read_imported
+from engine.data.places import cache_folder
 from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, read_sample
