@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +17,11 @@ from harness import Subject, Trace, times_of
 
 import strategies
 from engine.cerebro.broker import Broker
-from engine.cerebro.feed import ArrayFeed
+from engine.cerebro.feed import ArrayFeed, add_feeds
 from engine.cerebro.loop import Engine
 from engine.config import BrokerConfig, BundleReference, ModelConfig, RiskConfig, RunConfig, Section
 from engine.data.bars import Bars
+from engine.data.calendars import session_hours
 from engine.simulation.simulate import equity_curve, simulate
 from engine.trading.ledger import Ledger
 from engine.trading.orders import Order
@@ -60,11 +61,14 @@ def make_frame(times: pd.DatetimeIndex, *, seed: int, volatility: float = 0.02) 
     )
 
 
-def daily_bars(count: int = 150) -> Bars:
-    """Three symbols: one complete, one listed late, one with gaps."""
+def daily_bars(count: int = 150, *, of_sessions: bool = False) -> Bars:
+    """Three symbols: one complete, one listed late, one with gaps; at 21:00 of each working day, or at real closes."""
     days = pd.DatetimeIndex(pd.bdate_range("2020-01-02", periods=count) + pd.Timedelta(hours=21), tz="UTC").as_unit(
         "ns"
     )
+    if of_sessions:
+        _, closes = session_hours(pd.bdate_range("2020-01-02", periods=2 * count))
+        days = closes.dropna()[:count].as_unit("ns")
     kept = np.random.default_rng(5).random(count) > 0.1
     frames = {
         "AAA": make_frame(days, seed=28),
@@ -194,12 +198,18 @@ def of_indicator(indicator: type[bt.Indicator], *, lean: bool = True, params: Ma
 
 
 def _run_cerebro(
-    bars: Bars, strategy: type[bt.Strategy], arguments: Mapping[str, Any], broker: Any, *, lean: bool, **run: Any
+    bars: Bars,
+    strategy: type[bt.Strategy],
+    arguments: Mapping[str, Any],
+    broker: Any,
+    *,
+    lean: bool,
+    slower: Sequence[str] = (),
+    **run: Any,
 ) -> None:
     cerebro = Engine() if lean else bt.Cerebro(stdstats=False, quicknotify=True)
     cerebro.setbroker(broker)
-    for symbol, frame in bars.frames.items():
-        cerebro.adddata(ArrayFeed(dataname=frame, name=symbol, bars=bars.timeframe))
+    add_feeds(cerebro, ArrayFeed, bars, slower)
     cerebro.addstrategy(strategy, **arguments)
     cerebro.run(**run)
     if lean and not run:
@@ -213,9 +223,9 @@ def of_strategy(make: Callable[[], Any], **broker: Any) -> Subject:
     """
 
     def subject(bars: Bars) -> Trace:
-        strategy, arguments = _unpacked(make())
+        strategy, arguments = _unpacked(made := make())
         section = BrokerConfig.model_validate({**BROKER, **broker})
-        done = simulate(bars, strategy, arguments, broker=section, risk=RiskConfig())
+        done = simulate(bars, strategy, arguments, broker=section, risk=RiskConfig(), slower=_slower(made))
         return _trace(bars, done.orders, done.ledger)
 
     return subject
@@ -225,9 +235,9 @@ def of_strategy_on_stock_loop(make: Callable[[], Any], **run: Any) -> Subject:
     """The same on backtrader's own Cerebro; ``run`` goes to ``Cerebro.run``."""
 
     def subject(bars: Bars) -> Trace:
-        strategy, arguments = _unpacked(make())
+        strategy, arguments = _unpacked(made := make())
         broker = Broker(broker=BrokerConfig.model_validate(BROKER), risk=RiskConfig())
-        _run_cerebro(bars, strategy, arguments, broker, lean=False, **run)
+        _run_cerebro(bars, strategy, arguments, broker, lean=False, slower=_slower(made), **run)
         return _trace(bars, broker.submitted, broker.venue.ledger)
 
     return subject
@@ -235,6 +245,11 @@ def of_strategy_on_stock_loop(make: Callable[[], Any], **run: Any) -> Subject:
 
 def _unpacked(made: Any) -> tuple[type[bt.Strategy], Mapping[str, Any]]:
     return (made.cls, made.arguments) if isinstance(made, LoadedStrategy) else made
+
+
+def _slower(made: Any) -> tuple[str, ...]:
+    """Weeks beside the days, for who asks for longer bars."""
+    return ("1w",) if isinstance(made, LoadedStrategy) and made.name == "FilteredCross" else ()
 
 
 def _trace(bars: Bars, orders: list[Order], ledger: Ledger) -> Trace:

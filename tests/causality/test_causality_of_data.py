@@ -44,7 +44,7 @@ def test_a_sample_that_ends_earlier_has_the_same_bars(name: str, monkeypatch: py
 
 
 def test_a_file_that_ends_earlier_has_the_same_bars(tmp_path: Path):
-    frames = daily_bars().frames
+    frames = daily_bars(of_sessions=True).frames
     for folder, count in (("earlier", 60), ("later", 150)):
         (tmp_path / folder).mkdir()
         for symbol, frame in frames.items():

@@ -23,6 +23,7 @@ from models.forecaster import Forecaster
 # The longest memory of a shipped strategy with its default parameters: SmaCross's slow average.
 WARMUP = 50
 KINDS = shipped_strategies()
+SESSIONS = daily_bars(of_sessions=True)
 STOCK_RUNS = {
     "arrays at once": {},
     "preloaded, bar by bar": {"runonce": False},
@@ -35,7 +36,7 @@ def forecaster() -> Forecaster:
     return tiny_forecaster()
 
 
-@pytest.mark.parametrize("bars", [daily_bars(), one_symbol(daily_bars())], ids=["three symbols", "one symbol"])
+@pytest.mark.parametrize("bars", [SESSIONS, one_symbol(SESSIONS)], ids=["three symbols", "one symbol"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_future_changes_no_earlier_order_or_fill(kind: str, bars, forecaster: Forecaster):
     subject = of_strategy(lambda: load(kind, forecaster))
@@ -50,9 +51,9 @@ def test_the_future_changes_no_earlier_order_or_fill(kind: str, bars, forecaster
 def test_the_next_bar_changes_no_order_that_a_cash_account_cuts(kind: str, forecaster: Forecaster):
     """An order that the account cannot pay in full at the next open was given in full all the same."""
     subject = of_strategy(lambda: load(kind, forecaster), account="cash", short=False)
-    trace = subject(daily_bars())
+    trace = subject(SESSIONS)
     assert orders_in(trace)
-    assert_future_unseen(subject, daily_bars(), trace, cuts=some_decisions(trace), seed=3)
+    assert_future_unseen(subject, SESSIONS, trace, cuts=some_decisions(trace), seed=3)
 
 
 def some_decisions(trace: Trace) -> list[int]:
@@ -62,7 +63,7 @@ def some_decisions(trace: Trace) -> list[int]:
 
 
 @pytest.mark.parametrize("run", STOCK_RUNS)
-@pytest.mark.parametrize("bars", [daily_bars(), one_symbol(daily_bars())], ids=["three symbols", "one symbol"])
+@pytest.mark.parametrize("bars", [SESSIONS, one_symbol(SESSIONS)], ids=["three symbols", "one symbol"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_backtraders_own_loop_gives_the_same_orders_and_fills(kind: str, bars, run: str, forecaster: Forecaster):
     lean = of_strategy(lambda: load(kind, forecaster))
@@ -72,7 +73,7 @@ def test_backtraders_own_loop_gives_the_same_orders_and_fills(kind: str, bars, r
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_fill_comes_after_the_bar_that_decided_it(kind: str, forecaster: Forecaster):
-    trace = of_strategy(lambda: load(kind, forecaster))(daily_bars())
+    trace = of_strategy(lambda: load(kind, forecaster))(SESSIONS)
     decided = {number: time for time, number, *_ in orders_in(trace)}
     assert all(decided[number] < time for time, number, *_ in fills_in(trace))
 
@@ -81,7 +82,7 @@ def test_every_fill_comes_after_the_bar_that_decided_it(kind: str, forecaster: F
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_split_of_all_prices_changes_no_decision(kind: str, factor: float, forecaster: Forecaster):
     """Quantities follow the price; which symbol is bought or sold at which bar does not."""
-    bars = daily_bars()
+    bars = SESSIONS
     split = {
         symbol: frame.assign(**{name: frame[name] * factor for name in ("open", "high", "low", "close")})
         for symbol, frame in bars.frames.items()

@@ -14,7 +14,7 @@ from engine.paper import paper
 from engine.twin import twin
 
 SYMBOLS = ["SYN_CALM", "SYN_LATE", "SYN_THIN", "SYN_WILD"]
-FILTERED = {"kind": "strategies.filtered_cross:FilteredCross", "params": {"fast": 2, "slow": 5, "days": 2}}
+FILTERED = {"kind": "strategies.filtered_cross:FilteredCross", "params": {"fast": 2, "slow": 5, "trend": 2}}
 SMA = {"kind": "strategies.sma_cross:SmaCross", "params": {"fast": 2, "slow": 5}}
 COSTS = {"cash": 50000, "commission": {"per_share": 0.0035, "minimum": 1.0}, "slippage_bps": 3.0}
 
@@ -75,5 +75,5 @@ def test_longer_bars_are_not_in_the_journal_and_not_traded(tmp_path: Path) -> No
 
 def test_a_rule_that_needs_days_says_so(tmp_path: Path) -> None:
     config = write_config(tmp_path, data=data("15m"), spans={"test": ["2023-11-20", "2023-11-28"]}, strategy=FILTERED)
-    with pytest.raises(ConfigError, match=r"data.slower: FilteredCross looks at days too; add slower: \[1d\]"):
+    with pytest.raises(ConfigError, match=r"data.slower: FilteredCross looks at longer bars too; add some"):
         paper(config, root=tmp_path, now=NOW, replay=True)

@@ -14,6 +14,7 @@ from scripted import ScriptedForecaster
 from engine.errors import ConfigError
 from engine.trading.costs import Costs
 from strategies.buy_and_hold import BuyAndHold, BuyAndHoldParams
+from strategies.filtered_cross import FilteredCross, FilteredCrossParams
 from strategies.forecast import Forecast, ForecastParams
 from strategies.rule import Context, Rule, each_symbol
 from strategies.sma_cross import SmaCross, SmaCrossParams
@@ -194,6 +195,23 @@ def test_sma_cross_needs_whole_lengths_in_order(params):
         SmaCross(params, CONTEXT)
 
 
+# --- filtered_cross --------------------------------------------------------------------------------------------------
+
+
+def test_filtered_cross_holds_what_is_above_on_both_clocks():
+    up, down = [11.0, 10.0], [10.0, 11.0]
+    signals = np.array([up + up, up + down, down + up, down + down, [*up, NAN, NAN], [NAN, NAN, *up]])
+    weights = np.array([0.0, 0.2, 0.2, 0.0, 0.2, 0.0])
+    targets = FilteredCross.targets(signals, weights, np.zeros(6), FilteredCrossParams())
+    assert targets.tolist() == [1.0 / 6.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("params", [{"fast": 13}, {"trend": 0}, {"trend": 2.5}])
+def test_filtered_cross_needs_whole_lengths_in_order(params):
+    with pytest.raises(ConfigError, match=r"^strategy.params: expected whole lengths with 1 <= fast < slow and trend"):
+        FilteredCross(params, CONTEXT)
+
+
 # --- buy_and_hold ----------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +239,13 @@ def test_a_rule_for_one_symbol_is_lifted_to_all():
 
 
 @pytest.mark.parametrize(
-    ("rule", "params"), [(Forecast, SHORT), (SmaCross, SmaCrossParams()), (BuyAndHold, BuyAndHoldParams())]
+    ("rule", "params"),
+    [
+        (Forecast, SHORT),
+        (SmaCross, SmaCrossParams()),
+        (FilteredCross, FilteredCrossParams()),
+        (BuyAndHold, BuyAndHoldParams()),
+    ],
 )
 def test_the_shipped_rules_can_be_compiled_to_the_same_numbers(rule: type[Rule], params):
     compiled = numba.njit(rule.targets)
