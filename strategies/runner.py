@@ -139,8 +139,10 @@ class RuleStrategy(bt.Strategy):
         """What selects the universe's members of this bar from arrays of all symbols."""
         members = self.broker.members()
         if members is not self._members:
-            names = [data._name for data in self.datas[: len(self._weights)]]
-            self._members, self._inside = members, np.array([name in members for name in names])
+            self._members = members
+            self._inside = slice(None)
+            if members is not None:
+                self._inside = np.array([data._name in members for data in self._traded])
         return self._inside
 
     def _wanted(self, i: int, target: float) -> tuple[int, float, float]:

@@ -23,7 +23,8 @@ def timeline(config: RunConfig, bars: Bars, *, horizon: int) -> dict[str, Any]:
         horizon: bars from a decision to the end of its label; 0 without a model.
 
     Returns:
-        months: [first day of the month, symbols that have a bar in it, of a universe also its members], in order.
+        months: [first day of the month, symbols that have a bar in it], in order; of a universe [first day, members
+            that have a bar in it while they are members, members].
         spans: name -> its first and last session.
         folds: of each fold part -> its stretches, [first, last] each: ``train``, ``validate``, ``test`` and what of the
             first two is ``purged`` and ``embargoed``.
@@ -37,10 +38,13 @@ def timeline(config: RunConfig, bars: Bars, *, horizon: int) -> dict[str, Any]:
 
 
 def _months(bars: Bars) -> list[list[Any]]:
-    found = [
-        sessions_of(pd.DatetimeIndex(frame.index)).to_numpy().astype("datetime64[M]") for frame in bars.frames.values()
-    ]
-    months, counts = np.unique(np.concatenate([np.unique(own) for own in found]), return_counts=True)
+    found = []
+    for symbol, frame in bars.frames.items():
+        days = sessions_of(pd.DatetimeIndex(frame.index)).to_numpy()
+        if bars.inside is not None:
+            days = days[bars.inside[symbol]]
+        found.append(np.unique(days.astype("datetime64[M]")))
+    months, counts = np.unique(np.concatenate(found), return_counts=True)
     rows = []
     for month, count in zip(months.astype("datetime64[D]").tolist(), counts.tolist(), strict=True):
         row = [str(month), count]

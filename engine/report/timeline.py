@@ -16,6 +16,7 @@ PARTS = {
     "purged": ("Purged", LOSS),
     "embargoed": ("Embargoed", "#cc79a7"),
 }
+LEFT_OUT = ("purged", "embargoed")
 FOLDS_DRAWN = 40
 SPANS_ROW = "Spans"
 _ROW_HEIGHT, _BARS_HEIGHT, _FRAME_HEIGHT = 22, 90, 110
@@ -56,8 +57,8 @@ def folds_figure(timeline: Mapping[str, Any]) -> Figure:
         },
     }
     notes = ["Symbols that have bars in each month, above what they are used for."]
-    if any(fold["purged"] or fold["embargoed"] for fold in drawn):
-        notes.append("Purged bars have labels that reach into a later part; embargoed ones lie next to it.")
+    if any(fold[part] for fold in drawn for part in LEFT_OUT):
+        notes.append("Purged bars have labels that reach into another part; embargoed ones lie next to them.")
     if len(folds) > len(drawn):
         notes.append(f"The first {len(drawn)} of {len(folds):,} folds are drawn.")
     return {"data": [*_symbols(timeline["months"]), *(s for s in strips if s["x"])], "layout": layout, "notes": notes}
@@ -75,7 +76,7 @@ def _strips(part: str, rows: list[tuple[str, Mapping[str, Any]]]) -> Figure:
             x += [first, after, None]
             y += [row, row, None]
             text += [*[f"{name}, {first} to {last}"] * 2, None]
-    return {
+    strip: Figure = {
         "type": "scatter",
         "mode": "lines",
         "name": name,
@@ -85,6 +86,11 @@ def _strips(part: str, rows: list[tuple[str, Mapping[str, Any]]]) -> Figure:
         "line": {"color": colour, "width": 12},
         "hovertemplate": "%{text}<extra>%{y}</extra>",
     }
+    if part in LEFT_OUT:
+        # A few bars among years are thinner than a pixel.
+        mark = {"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 2}}
+        strip |= {"mode": "lines+markers", "marker": mark}
+    return strip
 
 
 def _symbols(months: list[list[Any]]) -> list[Figure]:

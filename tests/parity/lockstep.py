@@ -132,6 +132,7 @@ def replayed(
         timeframe=bars.timeframe,
         adjustment=bars.adjustment,
         source=bars.source,
+        membership=bars.membership,
     )
     seen: list[Any] = []
     with ExchangeServer(bars=bars, start=start, accounts=[account]) as exchange:
