@@ -38,6 +38,9 @@ _AFTER_CLOSE = pd.Timedelta(hours=4)
 # A share of sessions with a bar stamped at their very open: no trade can have made it there otherwise.
 _OPENING = 0.2
 
+# A share of sessions whose last bar ends after the close though none begins before the open.
+_MOST = 0.5
+
 
 def outside(stack: Stack) -> np.ndarray:
     """Which bars lie out of the regular sessions: booleans ``[bars]``.
@@ -72,6 +75,8 @@ def check_stamps(stack: Stack, *, zone: bool) -> None:
         _check_zone(stack, ends)
     if stack.raw.stamp is None:
         _check_start(stack, ends)
+    if stack.raw.stamp == "start" and zone:
+        _check_end(stack, ends)
 
 
 def _distinct(stack: Stack) -> tuple[np.ndarray, pd.DatetimeIndex]:
@@ -107,11 +112,7 @@ def _check_zone(stack: Stack, ends: pd.DatetimeIndex) -> None:
 
 def _check_start(stack: Stack, ends: pd.DatetimeIndex) -> None:
     """Refuse bars that begin with a session, or with the trading before it, and never reach its end."""
-    ends = ends.sort_values()
-    days, day_of_bar = np.unique(sessions_of(ends).to_numpy(), return_inverse=True)
-    opens, closes = session_hours(pd.DatetimeIndex(days))
-    first = ends[np.searchsorted(day_of_bar, np.arange(len(days)))]
-    last = ends[np.searchsorted(day_of_bar, np.arange(len(days)), side="right") - 1]
+    first, last, opens, closes = _edges(ends)
     step = duration(stack.raw.timeframe)
     for left, right in ((opens, closes), (opens - _BEFORE_OPEN, closes + _AFTER_CLOSE)):
         at_start = np.asarray((first <= left) & (first > left - step) & (last < right))
@@ -125,6 +126,28 @@ def _check_start(stack: Stack, ends: pd.DatetimeIndex) -> None:
                 f"at {own:%H:%M} and next to none at the close, and would be seen before they happened; set "
                 "data.stamp: start, or data.stamp: end if they are not"
             )
+
+
+def _check_end(stack: Stack, ends: pd.DatetimeIndex) -> None:
+    """Refuse bars that were moved from their start to their end, and now end a bar after the close."""
+    first, last, opens, closes = _edges(ends)
+    step = duration(stack.raw.timeframe)
+    beyond = np.asarray((last > closes) & (last <= closes + step) & (first > opens + step))
+    if beyond.mean() >= _MOST:
+        raise DataError(
+            f"{_whose(stack)}: with data.stamp: start the last bars of the sessions end after the close, and none with "
+            "the first minutes after the open; they are stamped with their end: set data.stamp: end"
+        )
+
+
+def _edges(ends: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex, pd.DatetimeIndex, pd.DatetimeIndex]:
+    """Of each day with bars the first and the last bar end, and the open and close of its session, NaT without one."""
+    ends = ends.sort_values()
+    days, day_of_bar = np.unique(sessions_of(ends).to_numpy(), return_inverse=True)
+    opens, closes = session_hours(pd.DatetimeIndex(days))
+    first = ends[np.searchsorted(day_of_bar, np.arange(len(days)))]
+    last = ends[np.searchsorted(day_of_bar, np.arange(len(days)), side="right") - 1]
+    return first, last, opens, closes
 
 
 def _whose(stack: Stack) -> str:

@@ -214,6 +214,15 @@ def test_bars_stamped_with_their_start_are_refused(step: int):
     assert len(cleaned(frame, f"{step}m", raw={"stamp": "end"})[0]["ACME"]) == len(frame) - len(WEEK)
 
 
+@pytest.mark.parametrize("step", [1, 15])
+def test_ends_that_are_read_as_starts_are_refused(step: int):
+    frame = started(minutes(*WEEK, step=step), -step)
+    with pytest.raises(DataError, match=r"end after the close, .*set data.stamp: end"):
+        cleaned(frame, f"{step}m", raw={"stamp": "start"})
+    right = minutes(*WEEK, step=step)
+    assert len(cleaned(right, f"{step}m", raw={"stamp": "start"})[0]["ACME"]) == len(right)
+
+
 def test_a_thin_symbol_among_others_does_not_hide_the_stamps():
     frame = started(minutes(*WEEK), 1)
     thin = frame[np.random.default_rng(1).random(len(frame)) < 0.1]
