@@ -112,6 +112,7 @@ def read_network(
     until: date | None,
     cache: Path | None,
     now: pd.Timestamp | None = None,
+    everyone: bool = True,
 ) -> Raw:
     """The source's bars from ``start`` to ``until``; nothing is asked of the network where the cache covers them.
 
@@ -119,9 +120,10 @@ def read_network(
         until: the last New York date that is needed; None for all that are complete.
         cache: its folder; None for none, so that all bars are fetched.
         now: the present moment where there is no cache; the machine's clock, if None. A cache has its source's clock.
+        everyone: whether a symbol with less than two bars is an error; it is left out otherwise.
 
     Raises:
-        DataError: a symbol has less than two bars.
+        DataError: a symbol has less than two bars, and everyone is needed.
         BrokerError, ConfigError: as the source raises them.
         StorageError: the cache cannot be read or written.
     """
@@ -132,14 +134,14 @@ def read_network(
         for batch in _batches(jobs, source, reach):
             _work(batch, source, reach, put=None)
         found = {job.symbol: job.series for job in jobs if job.series is not None}
-        return _raw(source, symbols, found, start=start, until=until)
+        return _raw(source, symbols, found, start=start, until=until, everyone=everyone)
     shelf = shelf_of(source, cache)
     found = _covered(shelf, symbols, start, until) if source.lasting else {}
     if len(found) < len(symbols):
         outcomes = refresh(source, symbols, start=start, until=until, cache=cache)
         symbols_there = symbols if source.lasting else [s for s in symbols if outcomes[s].fetched]
         found = shelf.read(symbols_there, *bounds(source.timeframe, start, until))
-    return _raw(source, symbols, found, start=start, until=until)
+    return _raw(source, symbols, found, start=start, until=until, everyone=everyone)
 
 
 def refresh(
@@ -323,13 +325,21 @@ def _covered(shelf: Shelf, symbols: Sequence[str], start: date, until: date | No
 
 
 def _raw(
-    source: Source, symbols: Sequence[str], found: Mapping[str, Series], *, start: date, until: date | None
+    source: Source,
+    symbols: Sequence[str],
+    found: Mapping[str, Series],
+    *,
+    start: date,
+    until: date | None,
+    everyone: bool,
 ) -> Raw:
     frames, actions = {}, {}
     for symbol in symbols:
         series = found.get(symbol)
         frame = None if series is None else part(series.frame, start, until, source.timeframe)
         if frame is None or len(frame) < 2:
+            if not everyone:
+                continue
             to = "" if until is None else f" until {until}"
             raise DataError(
                 f"{source.name}, {symbol}: at least two bars are needed, and {source.words} has "

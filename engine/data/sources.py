@@ -75,7 +75,13 @@ def read_raw(
 ) -> Raw:
     """The source's bars as they are there; what ``load_bars`` begins with, and raises for the same reasons."""
     asked, membership = asked_for(data, folder, within=within)
-    raw = _read(asked, folder, until=within and within[1], cache=None if root is None else cache_folder(root))
+    raw = _read(
+        asked,
+        folder,
+        until=within and within[1],
+        cache=None if root is None else cache_folder(root),
+        everyone=membership is None or data.symbols != (ALL,),
+    )
     if membership is None:
         return raw
     members = membership.symbols if within is None else membership.between(*within)
@@ -134,13 +140,13 @@ def network_source(data: DataConfig, folder: Path) -> Source | None:
     return AlpacaHistory(data, folder) if data.source == "alpaca" else YahooHistory(data)
 
 
-def _read(data: DataConfig, folder: Path, *, until: date | None, cache: Path | None) -> Raw:
+def _read(data: DataConfig, folder: Path, *, until: date | None, cache: Path | None, everyone: bool) -> Raw:
     if data.source == "files":
         imported = None if cache is None else read_imported(data, folder, cache)
         return read_files(data, folder) if imported is None else imported
     source = network_source(data, folder)
     if source is not None and data.start is not None:
-        return read_network(source, data.symbols, start=data.start, until=until, cache=cache)
+        return read_network(source, data.symbols, start=data.start, until=until, cache=cache, everyone=everyone)
     return _sample(data.source, data.symbols, data, symbols_key="data.symbols")
 
 
