@@ -73,7 +73,7 @@ def late_and_early(stack: Stack) -> list[Finding]:
     filled = stack.starts[1:] > stack.starts[:-1]
     if filled.sum() < 2:
         return []
-    times = pd.DatetimeIndex(pd.unique(stack.time), tz="UTC").sort_values()
+    times = stack.distinct[1].sort_values()
     days = pd.DatetimeIndex(sessions_of(times))
     sessions = days.unique()
     number = dict(zip(times.asi8.tolist(), sessions.get_indexer(days).tolist(), strict=True))
@@ -113,8 +113,7 @@ def _day(time: int) -> str:
 
 
 def _slots(stack: Stack) -> Slots:
-    codes, distinct = pd.factorize(stack.time)
-    ends = pd.DatetimeIndex(distinct, tz="UTC")
+    codes, ends = stack.distinct
     days = sessions_of(ends)
     if stack.raw.timeframe == "1w":
         week = (days.asi8 - _FIRST_MONDAY) // _WEEK_NANOSECONDS

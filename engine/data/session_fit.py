@@ -50,7 +50,7 @@ def outside(stack: Stack) -> np.ndarray:
     """
     if stack.raw.timeframe == "1w" or not len(stack.time):
         return np.zeros(len(stack.time), dtype=bool)
-    codes, ends = _distinct(stack)
+    codes, ends = stack.distinct
     if is_intraday(stack.raw.timeframe):
         return np.asarray(~in_session(ends, stack.raw.timeframe)[codes])
     return np.asarray(session_hours(sessions_of(ends))[0].isna()[codes])
@@ -70,19 +70,13 @@ def check_stamps(stack: Stack, *, zone: bool) -> None:
     """
     if not is_intraday(stack.raw.timeframe) or not len(stack.time):
         return
-    _, ends = _distinct(stack)
+    _, ends = stack.distinct
     if zone:
         _check_zone(stack, ends)
     if stack.raw.stamp is None:
         _check_start(stack, ends)
     if stack.raw.stamp == "start" and zone:
         _check_end(stack, ends)
-
-
-def _distinct(stack: Stack) -> tuple[np.ndarray, pd.DatetimeIndex]:
-    """The distinct bar ends, and for each bar which one it has."""
-    codes, ends = pd.factorize(stack.time)
-    return codes, pd.DatetimeIndex(ends, dtype="datetime64[ns, UTC]")
 
 
 def _check_zone(stack: Stack, ends: pd.DatetimeIndex) -> None:

@@ -22,6 +22,9 @@ _BACK = 8.0
 # A high or a low that its own bar and both neighbours are far from. Real ones of a few seconds are common.
 _WICK = 15.0
 
+# Rows of highs and lows, and which of two neighbours reaches further.
+_REACH = ((1, np.maximum), (2, np.minimum))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spikes:
@@ -55,25 +58,37 @@ def spikes(stack: Stack) -> Spikes:
     usual = usual_moves(stack, logs[3])
     size, apart = np.zeros(count), np.zeros(count, dtype=bool)
     ceiling, floor = np.full(count, np.inf), np.zeros(count)
-    if count > 2:
-        opened, high, low, close = logs
-        ours = slice(1, -1)
-        around_high, around_low = np.maximum(high[:-2], high[2:]), np.minimum(low[:-2], low[2:])
-        top = np.maximum(np.minimum(opened, close)[ours], around_high)
-        bottom = np.minimum(np.maximum(opened, close)[ours], around_low)
-        into, out = opened[ours] - close[:-2], opened[2:] - close[ours]
-        back = np.where(into * out < 0.0, np.minimum(np.abs(into), np.abs(out)), 0.0) / usual[ours]
-        island = np.maximum(low[ours] - around_high, around_low - high[ours]) / usual[ours]
-        wick = np.maximum(high[ours] - top, bottom - low[ours]) / usual[ours]
-        enough = np.where(high == low, _APART_FLAT, _enough(stack))[ours]
-        inner = stack.joined[:-1] & stack.joined[1:]
-        apart[ours] = inner & ((island > enough) | (back > np.maximum(enough, _BACK)))
-        size[ours] = np.where(apart[ours], np.maximum(island, back), np.where(inner & (wick > _WICK), wick, 0.0))
-        at = np.flatnonzero(size)
-        opened, high, low, close, _ = stack.values
-        ceiling[at] = np.maximum(np.minimum(opened, close)[at], np.maximum(high[at - 1], high[at + 1]))
-        floor[at] = np.minimum(np.maximum(opened, close)[at], np.minimum(low[at - 1], low[at + 1]))
+    at = _candidates(stack, logs, usual)
+    opened, high, low, close = logs[:, at]
+    around_high, around_low = (most(logs[row, at - 1], logs[row, at + 1]) for row, most in _REACH)
+    into, out = opened - logs[3, at - 1], logs[0, at + 1] - close
+    back = np.where(into * out < 0.0, np.minimum(np.abs(into), np.abs(out)), 0.0) / usual[at]
+    island = np.maximum(low - around_high, around_low - high) / usual[at]
+    wick_up = high - np.maximum(np.minimum(opened, close), around_high)
+    wick_down = np.minimum(np.maximum(opened, close), around_low) - low
+    wick = np.maximum(wick_up, wick_down) / usual[at]
+    enough = np.where(high == low, _APART_FLAT, _enough(stack))
+    apart[at] = (island > enough) | (back > np.maximum(enough, _BACK))
+    size[at] = np.where(apart[at], np.maximum(island, back), np.where(wick > _WICK, wick, 0.0))
+    opened, high, low, close, _ = stack.values
+    ceiling[at] = np.maximum(np.minimum(opened, close)[at], np.maximum(high[at - 1], high[at + 1]))
+    floor[at] = np.minimum(np.maximum(opened, close)[at], np.minimum(low[at - 1], low[at + 1]))
     return Spikes(size=size, apart=apart, ceiling=ceiling, floor=floor, logs=logs, usual=usual)
+
+
+def _candidates(stack: Stack, logs: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Positions of the few bars between two others that can be spikes at all, so that only they are looked at."""
+    if len(stack.time) < 3:
+        return np.empty(0, dtype=np.int64)
+    opened, high, low, close = logs
+    unit = usual[1:-1]
+    moved = np.abs(np.diff(close))
+    opens = np.abs(opened[1:] - close[:-1])
+    least = min(_enough(stack), _APART_FLAT) * unit
+    may = (moved[:-1] > least) & (moved[1:] > least)
+    may |= (high - low)[1:-1] > _WICK * unit
+    may |= (opens[:-1] > _BACK * unit) & (opens[1:] > _BACK * unit)
+    return np.flatnonzero(may & stack.joined[:-1] & stack.joined[1:]) + 1
 
 
 def _enough(stack: Stack) -> float:

@@ -43,6 +43,12 @@ class Stack:
         return np.repeat(np.arange(len(self.symbols)), np.diff(self.starts))
 
     @cached_property
+    def distinct(self) -> tuple[np.ndarray, pd.DatetimeIndex]:
+        """``[bars]``: which of the distinct bar ends each bar has; and those, in the order in which they come."""
+        codes, ends = pd.factorize(self.time)
+        return codes, pd.DatetimeIndex(ends, dtype="datetime64[ns, UTC]")
+
+    @cached_property
     def joined(self) -> np.ndarray:
         """``[bars - 1]``: whether the bar and the next one are of one symbol."""
         result = np.ones(max(len(self.time) - 1, 0), dtype=bool)
@@ -55,12 +61,13 @@ class Stack:
         if keep.all():
             return self
         before = np.concatenate([[0], np.cumsum(keep)])
+        bars = np.flatnonzero(keep)
         return replace(
             self,
             starts=before[self.starts],
-            time=self.time[keep],
-            values=self.values[:, keep],
-            position=self.position[keep],
+            time=self.time[bars],
+            values=np.take(self.values, bars, axis=1),
+            position=self.position[bars],
         )
 
     def ordered(self, order: np.ndarray) -> Stack:
