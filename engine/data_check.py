@@ -56,7 +56,7 @@ class DataCheck:
                 "verdict": self.verdict,
                 "source": checked.raw.source,
                 "timeframe": checked.raw.timeframe,
-                "adjustment": checked.raw.adjustment,
+                "adjustment": (checked.bars or checked.raw).adjustment,
                 "content_hash": None if checked.bars is None else checked.bars.content_hash,
                 "symbols": len(checked.raw.frames),
                 "bars_in_source": sum(len(frame) for frame in checked.raw.frames.values()),
@@ -75,7 +75,6 @@ class DataCheck:
                     for row in kind_rows(checked)
                 },
                 "checked": checked.quality.checked,
-                "remarks": checked.quality.remarks,
                 "refusals": [
                     {"kind": refusal.kind, "symbol": refusal.symbol, "sentence": refusal.sentence}
                     for refusal in checked.refusals
@@ -112,7 +111,7 @@ def check_data(
 
     Args:
         config: the run file.
-        root: the folder that holds ``checks/``.
+        root: the folder that holds ``checks/`` and the cache.
         now: the moment that names the check's folder.
         on_stage: is told what is being done.
 
@@ -122,7 +121,7 @@ def check_data(
         StorageError: the folder could not be written; nothing of it is left.
     """
     on_stage("reading")
-    raw = read_raw(config.data, config.folder, within=config.spans.extent)
+    raw = read_raw(config.data, config.folder, root=root, within=config.spans.extent)
     on_stage("cleaning")
     checked = check_bars(raw, config.data)
     on_stage("drawing")

@@ -34,6 +34,12 @@ ACTIONS_LISTED = 60
 
 # What these are about is not on any bar: the map shows it.
 _NOT_DRAWN: frozenset[Kind] = frozenset({"late_start", "early_end"})
+_ADJUSTED = {
+    "none": "not adjusted",
+    "split": "adjusted for splits",
+    "dividend": "adjusted for dividends",
+    "all": "adjusted for splits and dividends",
+}
 _BADGES = {"synthetic": "SYNTHETIC", "survivor_biased": "SURVIVOR-BIASED", "close_only": "CLOSE-ONLY"}
 
 
@@ -189,16 +195,14 @@ def _action_rows(checked: Checked) -> list[dict[str, str]]:
 
 
 def _adjustment(checked: Checked) -> str:
-    told = {
-        "none": "The prices are not adjusted, as far as the source says.",
-        "split": "The prices are adjusted for splits.",
-        "dividend": "The prices are adjusted for dividends.",
-        "all": "The prices are adjusted for splits and dividends.",
-    }
+    source = checked.raw.adjustment
+    told = f"The source's prices are {_ADJUSTED[source]}{', as far as it says' if source == 'none' else ''}."
+    if checked.bars is not None and checked.bars.adjustment != source:
+        told += f" Loading them makes them {_ADJUSTED[checked.bars.adjustment]} (data.adjustment)."
     actions = checked.raw.actions
     if not actions:
-        return f"{told[checked.raw.adjustment]} The source names no split and no dividend."
+        return f"{told} The source names no split and no dividend."
     splits = sum(int((frame["split"] != 1.0).sum()) for frame in actions.values())
     dividends = sum(int((frame["dividend"] != 0.0).sum()) for frame in actions.values())
     named = f"{counted(splits, 'split')} and {counted(dividends, 'dividend')}"
-    return f"{told[checked.raw.adjustment]} The source names {named}."
+    return f"{told} The source names {named}."
