@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from pairs import NOW, Pair, entries, run_both, write_config
+from pairs import NOW, Pair, entries, frame, run_both, write_config
 
+from engine.backtest import backtest
 from engine.errors import ConfigError
 from engine.exchange.history import bars_page
 from engine.paper import paper
+from engine.run_file import load_config
 from engine.twin import twin
 
 SYMBOLS = ["SYN_CALM", "SYN_LATE", "SYN_THIN", "SYN_WILD"]
@@ -77,3 +80,17 @@ def test_a_rule_that_needs_days_says_so(tmp_path: Path) -> None:
     config = write_config(tmp_path, data=data("15m"), spans={"test": ["2023-11-20", "2023-11-28"]}, strategy=FILTERED)
     with pytest.raises(ConfigError, match=r"data.slower: FilteredCross looks at longer bars too; add some"):
         paper(config, root=tmp_path, now=NOW, replay=True)
+
+
+def test_the_shipped_example_with_its_universe(tmp_path: Path) -> None:
+    config = load_config(Path(__file__).parents[2] / "configs" / "two_timeframes.yaml")
+    tested = backtest(config, root=tmp_path, now=NOW)
+    pair = Pair(backtest=tested, paper=paper(config, root=tmp_path, now=NOW, replay=True)).agree()
+    assert set(pair.fills["symbol"]) == set(SYMBOLS)
+    # The thin one is a member until the 22nd; else it would have been traded on.
+    left = pd.Timestamp("2023-11-23", tz="UTC")
+    assert (pair.fills.loc[pair.fills["symbol"] == "SYN_THIN", "time"] < left).all()
+    everybody = config.data.model_copy(update={"universe": None, "symbols": tuple(SYMBOLS)})
+    again = backtest(config.model_copy(update={"data": everybody}), root=tmp_path, now=NOW)
+    fills = frame(again.run, "fills")
+    assert (fills.loc[fills["symbol"] == "SYN_THIN", "time"] > left).any()
