@@ -11,6 +11,7 @@ import yaml
 
 from engine.report import figures
 from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, baseline_key, best, metric
+from engine.report.data_words import MEANINGS
 from engine.report.metrics import Figures, drawdown_episodes
 from engine.report.page import Charts, render
 from engine.report.run import RUNNING, Run, plain
@@ -52,6 +53,8 @@ def render_report(run: Run) -> str:
         symbols_left_out=max(0, len(_symbols(run)) - SYMBOLS_DRAWN),
         symbols_drawn=SYMBOLS_DRAWN,
         sections=_sections(run),
+        quality=_quality_rows(run.manifest),
+        kept=[f"{name}.parquet" for name in ("findings", "repairs") if len(getattr(run, name))],
         provenance=_provenance(run.manifest),
         config=yaml.safe_dump(plain(run.config), sort_keys=False, allow_unicode=True),
     )
@@ -289,6 +292,18 @@ def _sections(run: Run) -> list[dict[str, Any]]:
         if rows:
             sections.append({"title": title, "columns": list(columns.values()), "rows": rows})
     return sections
+
+
+def _quality_rows(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What cleaning found in the run's bars, by kind."""
+    return [
+        {
+            "kind": kind,
+            "meaning": MEANINGS.get(kind, ""),
+            **{key: f"{int(counts.get(key, 0)):,}" for key in ("symbols", "dropped", "repaired", "flagged")},
+        }
+        for kind, counts in manifest.get("quality", {}).items()
+    ]
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
