@@ -12,7 +12,7 @@ import pytest
 from engine.config import RunConfig
 from engine.errors import ConfigError, StorageError
 from engine.training import train
-from models.bundle import find_bundle, load_bundle
+from models.bundle import bundle_hash, find_bundle, load_bundle
 from models.training import NetworkModule
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -173,3 +173,33 @@ def test_two_devices_train_one_bundle_the_same_twice(folder: Path) -> None:
     weights = (first.path / "weights.safetensors").read_bytes()
     again = train(config, root=folder, now=NOW, force=True)
     assert (again.path / "weights.safetensors").read_bytes() == weights
+
+
+def test_only_bars_at_which_a_symbol_was_a_member_are_trained_chosen_and_scored_on(folder: Path) -> None:
+    """AAA is a member for all of the time, BBB from the middle of training to the middle of the test span."""
+    (folder / "spells.csv").write_text("symbol,start,end\nAAA,2019-01-02,\nBBB,2020-03-02,2020-09-01\n")
+    data = {"source": "files", "path": "prices", "universe": "spells.csv"}
+    report = train(config_in(folder, data={**data, "symbols": "all"}), root=folder, now=NOW)
+    times = pd.DatetimeIndex(pd.read_csv(folder / "prices" / "BBB.csv")["date"])
+    train_bars = times[times <= "2020-05-29"]
+    outside = int((train_bars < "2020-03-02").sum())
+    whole = train(config_in(folder), root=folder, now=NOW)
+    assert report.windows["train"] == 2 * (len(train_bars) - 9 - 1) - (outside - 9)
+    assert report.windows["validate"] == whole.windows["validate"]
+    left = int((times >= "2020-09-01").sum()) - 1  # the last bar has no label
+    assert report.windows["test"] == whole.windows["test"] - left
+    assert report.evaluation["n"] == report.windows["test"]
+
+
+def test_another_universe_is_another_bundle_and_another_file_name_is_not(folder: Path) -> None:
+    def hashed(text: str, name: str = "spells.csv") -> str:
+        (folder / name).write_text("symbol,start,end\nAAA,2019-01-02,\n" + text)
+        return bundle_hash(config_in(folder, data={"universe": name}))
+
+    first = hashed("BBB,2020-03-02,\n")
+    assert hashed("BBB,2020-03-02,\n", "other.csv") == first
+    assert hashed("BBB,2020-03-03,\n") != first
+    assert bundle_hash(config_in(folder)) != first
+    (folder / "late.csv").write_text("symbol,start,end\nAAA,2020-06-01,\nBBB,2020-06-01,\n")
+    with pytest.raises(ConfigError, match=r"spans.train: .* none of them at which its symbol is a member"):
+        train(config_in(folder, data={"universe": "late.csv"}), root=folder, now=NOW)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from engine.config import DataConfig
 from engine.data.bars import Bars
+from engine.data.ranges import Fetched
 from engine.data.sources import load_bars
 from engine.errors import ConfigError, DataError
 
@@ -80,3 +81,41 @@ def test_bars_know_at_which_of_them_a_symbol_is_a_member(tmp_path: Path) -> None
     left = pd.DatetimeIndex(bars.frames["IBM"].index)[bars.inside["IBM"]]
     assert (str(left[0].date()), str(left[-1].date())) == ("2000-03-01", "2004-12-31")
     assert np.count_nonzero(bars.inside["IBM"]) == len(left)
+
+
+class Service:
+    """A source on the network that has bars of some symbols, and remembers for whom it was asked."""
+
+    name, variant, timeframe, adjustment, words = "yahoo", "all", "1d", "all", "the service"
+    lasting, most_symbols = True, 100
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+        self.asked: set[str] = set()
+
+    def now(self) -> pd.Timestamp:
+        return pd.Timestamp("2004-06-01", tz="UTC")
+
+    def fetch(self, symbols: Any, first: date, last: date | None, *, now: pd.Timestamp) -> dict[str, Fetched]:
+        self.asked |= set(symbols)
+        ends = pd.DatetimeIndex(["2004-03-04 21:00", "2004-03-05 21:00"], tz="UTC", name="time").as_unit("ns")
+        frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0), index=ends)
+        return {symbol: Fetched(frame=frame if symbol in self.known else frame.iloc[:0]) for symbol in symbols}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_members_that_a_service_does_not_have_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    service = Service("IBM")
+    monkeypatch.setattr("engine.data.sources.network_source", lambda data, folder: service)
+    (tmp_path / "universe.csv").write_text(SPELLS)
+    asked = {"source": "yahoo", "universe": "universe.csv", "start": "2004-03-01"}
+    root = tmp_path if cached else None
+    within = (date(2004, 3, 1), date(2004, 4, 1))
+    bars = load_bars(DataConfig.model_validate(asked), tmp_path, root=root, within=within)
+    assert service.asked == {"AAPL", "IBM", "ZZZ"}
+    assert bars.symbols == ("IBM",)
+    named = DataConfig.model_validate({**asked, "symbols": ["AAPL", "IBM"]})
+    with pytest.raises(DataError, match="AAPL: at least two bars are needed"):
+        load_bars(named, tmp_path, root=root, within=within)

@@ -237,3 +237,15 @@ def test_a_halt_from_outside_is_for_good_and_the_first_reason_stays() -> None:
     assert not stopped.watches_equity
     assert verdict(stopped, order(BUY, 1), ledger()) == "trading is halted: no bar for 180 seconds"
     assert verdict(stopped, order(SELL, 50), ledger(5_000.0, X=50)) == ""
+
+
+def test_what_is_outside_of_the_universe_is_not_opened_and_may_be_reduced() -> None:
+    universe = RiskGate(RiskConfig(), peak=10_000.0, outside=lambda symbol, time: f"{symbol} is outside at {time}")
+    asked = order(BUY, 1)
+    asked.decided = 7
+    assert verdict(universe, asked, ledger()) == "X is outside at 7"
+    assert verdict(universe, order(SELL, 5), ledger(9_000.0, X=10)) == ""
+    # More than is held would open the other side, which is no reducing.
+    assert verdict(universe, order(SELL, 15), ledger(9_000.0, X=10)).startswith("X is outside")
+    entry = order(BUY, 1)
+    assert verdict(universe, order(SELL, 1, parent=entry), ledger()) == ""
