@@ -93,7 +93,9 @@ def paper(
         stack.callback(_say_goodbye, notifier, on_remark)
         if replay:
             earlier = None if new else earlier_run(runs, prepared, mode="replay", account=None)
-            stage = stack.enter_context(replay_stage(prepared, pace_seconds, kept=earlier and earlier.folder))
+            stage = stack.enter_context(
+                replay_stage(prepared, pace_seconds, root=root, kept=earlier and earlier.folder)
+            )
         else:
             stage = stack.enter_context(alpaca_stage(prepared, now))
             earlier = None if new else earlier_run(runs, prepared, mode=stage.mode, account=stage.account)

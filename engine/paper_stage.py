@@ -74,10 +74,10 @@ class Stage:
 
 
 @contextmanager
-def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) -> Iterator[Stage]:
+def replay_stage(prepared: Prepared, pace_seconds: float, *, root: Path, kept: Path | None) -> Iterator[Stage]:
     """The embedded exchange on the test span, in this process, behind real sockets.
 
-    ``kept``: the folder of a replay that goes on; its exchange's state is in there.
+    ``root``: the working folder. ``kept``: the folder of a replay that goes on; its exchange's state is in there.
     """
     config = prepared.config
     period = config.spans.get("test")
@@ -90,7 +90,7 @@ def replay_stage(prepared: Prepared, pace_seconds: float, *, kept: Path | None) 
     account = AccountSpec(key=PRACTICE[0], secret=secrets.token_urlsafe(24), broker=config.broker)
     narrowed = config.model_copy(update={"data": config.data.model_copy(update={"symbols": used.symbols})})
     state = None if kept is None else kept / STATE
-    base = base_bars(config)
+    base = base_bars(config, root=root)
     with ExchangeServer(bars=shown, start=start, accounts=[account], state=state, base=base) as exchange:
         credentials = Credentials(
             key=account.key,
