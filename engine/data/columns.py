@@ -22,14 +22,13 @@ _EXTRA_NAMES: Mapping[str, tuple[str, ...]] = {
     "split": ("stock splits", "stock_splits", "split_coefficient", "split_factor", "splitfactor", "split_ratio"),
 }
 _MAPPABLE = ("time", "date", *COLUMNS, "symbol", *EXTRAS)
-_LONGEST = 40
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = 40) -> str:
     """A value of a file as an error names it: on one line, and not at any length."""
-    text = " ".join(str(value).split())
+    text = " ".join(str(value)[: 10 * longest].split())
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def listed(names: Sequence[object], most: int = 8) -> str:

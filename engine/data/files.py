@@ -17,7 +17,7 @@ import pandas as pd
 
 from engine.config import ALL, DataConfig
 from engine.data.bars import COLUMNS
-from engine.data.calendars import ZONE, sessions_of
+from engine.data.calendars import sessions_of
 from engine.data.columns import SYMBOL_NAMES, shown
 from engine.data.raw import Raw
 from engine.data.session_fit import AMERICAN_ZONES
@@ -181,7 +181,8 @@ def _of_file(path: Path, data: DataConfig, asked: tuple[str, ...]) -> dict[str, 
 
 def _split(table: Table, data: DataConfig, asked: tuple[str, ...]) -> dict[str, _Part]:
     """The rows of each of the symbols asked for; without a copy where the file has them one symbol after the other."""
-    assert table.symbols is not None
+    if table.symbols is None or not len(table):
+        return {}
     codes = table.symbols.codes
     names = list(table.symbols.categories)
     unnamed = (codes < 0) | np.isin(codes, [code for code, name in enumerate(names) if not str(name).strip()])

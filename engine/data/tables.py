@@ -40,6 +40,7 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 _SEPARATORS = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"\s*-?\d+,\d+\s*")
 _SAMPLED_ROWS, _LONGEST_ROW = 50, 1 << 20
+_LONGEST_NUMBER = 400  # as text; a float has at most so many digits, and longer ones cost time
 
 # A column as float64, NaN where a value is missing or no number, and the text of those by position, if there are any.
 _Numbers = tuple[np.ndarray, pd.Series | None]
@@ -106,7 +107,10 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
     except FileNotFoundError:
         raise ConfigError(f"data.path: there is no file {path}; correct the path") from None
     except UnicodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8 ({shown(_first_line(error))}); convert it") from None
+        reason = (
+            f"{error.reason} at byte {error.start}" if isinstance(error, UnicodeDecodeError) else _first_line(error)
+        )
+        raise DataError(f"{path}: not a text file in UTF-8 ({reason}); convert it") from None
     except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
         reason = _first_line(error)
         raise DataError(f"{path}: the file could not be read ({reason}); check or replace it") from error
@@ -217,6 +221,17 @@ def _blank(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
+_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_TIME_TYPES = (
+    *_TEXT_TYPES,
+    pa.types.is_date,
+    pa.types.is_timestamp,
+    pa.types.is_time,
+    pa.types.is_integer,
+    pa.types.is_null,
+)
+
+
 def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> Table:
     with pyarrow.parquet.ParquetFile(path) as file:
         found = file.schema_arrow.names
@@ -235,9 +250,9 @@ def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> Table:
         if name in (*COLUMNS, *EXTRAS)
     }
     whole = all(pa.types.is_integer(by_name[name].type) for name in _PRICES)
-    times = _arrow_times(by_name["time"])
+    times = _arrow_times(by_name["time"], path)
     if "date" in by_name:
-        times = _arrow_times(by_name["date"]).astype(str) + " " + times.astype(str)
+        times = _arrow_times(by_name["date"], path).astype(str) + " " + times.astype(str)
     symbols = _arrow_symbols(by_name["symbol"]) if "symbol" in by_name else None
     return _table(path, layout, times, symbols, values, rows, whole=whole)
 
@@ -247,23 +262,26 @@ def _arrow_numbers(column: Any, name: str, layout: Layout, path: Path) -> _Numbe
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return column.cast(pa.float64(), safe=False).to_numpy(), None
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if any(known(kind) for known in _TEXT_TYPES):
         text = pd.Series(column.to_pandas())
         return _numbers(text.where(~text.isin(_MISSING)), layout)
     raise DataError(f"{path}: the column {name} holds {shown(kind)}, expected numbers; convert it")
 
 
 def _decoded(column: Any) -> Any:
-    """The column without a dictionary of its values."""
+    """The column without a dictionary of its values, its text known to be in UTF-8."""
+    column.validate(full=True)
     kind = column.type
     if not pa.types.is_dictionary(kind):
         return column
     return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], type=kind.value_type)
 
 
-def _arrow_times(column: Any) -> pd.Series:
+def _arrow_times(column: Any, path: Path) -> pd.Series:
     column = _decoded(column)
     kind = column.type
+    if not any(known(kind) for known in _TIME_TYPES):
+        raise DataError(f"{path}: the column of times holds {shown(kind)}, expected times or text; convert it")
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
     elif pa.types.is_timestamp(kind) and kind.tz is not None:
@@ -272,9 +290,10 @@ def _arrow_times(column: Any) -> pd.Series:
 
 
 def _arrow_symbols(column: Any) -> pd.Categorical:
+    column.validate(full=True)
     if not pa.types.is_dictionary(column.type):
         column = column.cast(pa.string()).dictionary_encode()
-    symbols = pd.Categorical(column.unify_dictionaries().to_pandas())
+    symbols = pd.Categorical(column.unify_dictionaries().to_pandas()).remove_unused_categories()
     return symbols.rename_categories(str)
 
 
@@ -318,11 +337,12 @@ def _numbers(column: pd.Series, layout: Layout) -> _Numbers:
         numbers = written_numbers(column)
         absent |= column.isin(["-", "--"]).to_numpy(dtype=bool)
     else:
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        short = column.where(column.astype(str).str.len() <= _LONGEST_NUMBER)
+        numbers = pd.to_numeric(short, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = np.flatnonzero(np.isnan(numbers) & ~absent)
     return numbers, pd.Series(column.to_numpy()[bad], index=bad) if len(bad) else None
 
 
 def _first_line(error: BaseException) -> str:
     lines = (str(error) or type(error).__name__).strip().splitlines()
-    return shown(lines[0] if lines else type(error).__name__)
+    return shown(lines[0] if lines else type(error).__name__, 160)

@@ -20,7 +20,7 @@ _DAY = pd.Timedelta(days=1)
 _OFFSET = r"[T ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 _NUMBERED = r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(?:$|[T ,]+(.*)$)"
 _MONTH_BY_NAME = r"^[A-Za-z]{3} \d{1,2}, \d{4}$"
-_COMPACT = r"^(\d{8})[T ](\d{4}(?:\d{2})?)$"
+_COMPACT = r"^(\d{8})[T ](\d{1,6})$"
 
 _FAR = "the time {time} is beyond the years 1679 to 2260; correct it"
 _UNREAD = "the time '{time}' cannot be read; write it as 2024-01-31 or 2024-01-31T09:35:00-05:00"
@@ -180,7 +180,8 @@ def _iso(text: pd.Series, layout: Layout, distinct: Distinct) -> pd.Series:
     """The times in ISO 8601 where all of them are written in one other known way; else as they are."""
     if text.str.match(_COMPACT).all():
         parts = text.str.extract(_COMPACT)
-        return parts[0] + "T" + parts[1]
+        minutes = bool((parts[1].str.len() == 4).all())
+        return parts[0] + "T" + (parts[1] if minutes else parts[1].str.zfill(6))  # 93500 where it was a number
     if text.str.match(_MONTH_BY_NAME).all():
         return pd.to_datetime(text, format="%b %d, %Y", errors="coerce").dt.strftime("%Y-%m-%d").fillna(text)
     if not text.str.match(_NUMBERED).all():
