@@ -172,11 +172,16 @@ def _volatility(columns: Columns, window: int) -> Floats:
 
 
 def _volume_zscore(columns: Columns, window: int) -> Floats:
-    """(log1p volume - its mean over the window) / its standard deviation; 0 where the volume does not vary."""
-    logs = np.log1p(columns.volume)
+    """(x - its mean over the window) / its standard deviation with x = log1p(volume / its mean over the window).
+
+    The share of the mean, unlike the number of shares, is what it was after a later split. 0 where the volume does not
+    vary.
+    """
+    volumes = _offsets(columns.volume, window)
+    usual = _mean(volumes)
+    logs = [np.log1p(np.divide(v, usual, out=np.zeros_like(usual), where=usual > 0.0)) for v in volumes]
     # Relative to the window's last bar, so that equal volumes give differences of exactly zero.
-    last = logs[window - 1 :]
-    mean, deviation = _mean_and_deviation([values - last for values in _offsets(logs, window)])
+    mean, deviation = _mean_and_deviation([values - logs[-1] for values in logs])
     return np.divide(-mean, deviation, out=np.zeros_like(mean), where=deviation > 0.0)
 
 

@@ -66,7 +66,7 @@ def test_distance_from_mean_includes_the_bar_itself():
 
 def test_volume_zscore_by_hand_and_zero_where_volume_is_constant():
     columns = of_closes(1, 1, 1)
-    volumes = np.expm1(np.array([1.0, 1.0, 4.0]))  # log1p: 1, 1, 4: mean 2, deviation sqrt(2)
+    volumes = np.array([10.0, 10.0, 40.0])  # of their mean 20: 1/2, 1/2, 2; two equal ones and one give sqrt(2)
     varied = Columns(columns.times, columns.open, columns.high, columns.low, columns.close, volumes)
     assert value("volume_zscore_3", varied) == pytest.approx(math.sqrt(2))
     for volume in (0.0, 0.1, 123_457.0):
