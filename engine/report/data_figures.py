@@ -58,12 +58,13 @@ def spot_figure(checked: Checked, finding: Finding) -> Figure:
     if finding.symbol == EVERY_SYMBOL:
         notes.append(f"Drawn on the bars of {escaped(symbol)}.")
     ticks = np.unique(np.linspace(0, len(x) - 1, _TICKS).astype(int)) if len(x) else np.empty(0, dtype=int)
-    layout = page_layout(height=300) | {
+    layout = page_layout(height=320) | {
         "hovermode": "closest",
         "xaxis": {
             "tickvals": x[ticks].tolist(),
             "ticktext": [labels[tick].removeprefix(f"{labels[0][:4]}-") for tick in ticks],
             "tickangle": 0,
+            "title": {"text": " to ".join(dict.fromkeys([labels[0][:4], labels[-1][:4]])) if labels else ""},
             "rangeslider": {"visible": False},
             "anchor": "y2",
         },

@@ -18,10 +18,11 @@ from engine.data.cuts import with_history
 from engine.data.findings import changed_in_hindsight, findings_frame, quality_from, tallied, within
 from engine.data.quality import KINDS, Quality
 from engine.data.raw import Raw
-from engine.data.sources import load_bars
+from engine.data.sources import completed, load_bars
 from engine.data_check import check_data
 from engine.errors import ConfigError, DataError, StorageError
 from engine.remarks import cleaning
+from engine.report.data_words import choices
 
 NOW = datetime(2026, 11, 24, 7, 44, 6, tzinfo=UTC)
 Frames = dict[str, pd.DataFrame]
@@ -264,3 +265,30 @@ def test_a_source_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         check_data(config_of(tmp_path, source="files", path="nothing"), root=tmp_path, now=NOW)
     assert not (tmp_path / "checks").exists()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_check_and_loading_never_differ(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    frames = {}
+    for symbol in "AB":
+        frame = days(80, seed=int(random.integers(99)))
+        for _ in range(random.integers(4)):
+            bar, column = int(random.integers(80)), int(random.integers(5))
+            frame.iloc[bar, column] = random.choice([np.nan, np.inf, -1.0, 0.0, 300.0])
+        if random.random() < 0.5:
+            frame = pd.concat([frame, frame.iloc[[5]] * random.choice([1.0, 1.01])])
+        frames[symbol] = without(frame, *random.integers(80, size=2).tolist())
+    policy = {kind: str(random.choice(choices(kind))) for kind in KINDS}
+    data = DataConfig(source="files", symbols=("A",), cleaning=CleaningConfig(**policy))
+    found = check_bars(raw_of(frames), data)
+    try:
+        made, quality = clean(raw_of(frames), data.cleaning)
+        loaded = completed(raw_of(frames), made, quality, data)
+    except DataError:
+        assert found.refusals
+        assert found.bars is None
+    else:
+        assert found.bars is not None
+        assert found.bars.content_hash == loaded.content_hash
+        assert found.quality.findings == quality.findings
