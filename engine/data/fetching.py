@@ -235,6 +235,9 @@ class _Job:
             self.begin_anew(reach, timeframe)
             return
         first, through = series.asked
+        if through > reach.settled:  # the clock is another exchange's
+            self.begin_anew(reach, timeframe)
+            return
         if reach.start < first:
             self.ranges.append((reach.start, overlap[0]))
         if reach.goal > through or reach.recheck:
@@ -343,7 +346,7 @@ def _raw(
             to = "" if until is None else f" until {until}"
             raise DataError(
                 f"{source.name}, {symbol}: at least two bars are needed, and {source.words} has "
-                f"{0 if frame is None else len(frame) or 'none'} of {source.timeframe} since {start}{to}; check the "
+                f"{(0 if frame is None else len(frame)) or 'none'} of {source.timeframe} since {start}{to}; check the "
                 "symbol, or set data.start to an earlier day"
             )
         frames[symbol] = frame
