@@ -62,7 +62,8 @@ def _all_alone(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Timeframe = Annotated[
-    str, _matching(r"[1-9][0-9]*[mh]|1d|1w", "minutes, hours, a day or a week, such as 5m, 1h, 1d, 1w")
+    str,
+    _matching(r"[1-9][0-9]*[mh]|1d|1w|1mo", "minutes, hours, a day, a week or a month, such as 5m, 1h, 1d, 1w, 1mo"),
 ]
 Feed = Literal["iex", "sip"]
 Adjustment = Literal["raw", "split", "dividend", "all"]

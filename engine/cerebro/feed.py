@@ -20,6 +20,8 @@ _TIMEFRAMES = {"m": bt.TimeFrame.Minutes, "h": bt.TimeFrame.Minutes, "d": bt.Tim
 
 
 def _timeframe(timeframe: str) -> tuple[int, int]:
+    if timeframe == "1mo":
+        return bt.TimeFrame.Months, 1
     count, unit = int(timeframe[:-1]), timeframe[-1]
     return _TIMEFRAMES[unit], count * 60 if unit == "h" else count
 

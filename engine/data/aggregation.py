@@ -1,8 +1,8 @@
 """Longer bars made of shorter ones: one definition for history and for bars as they come.
 
 A bar of 15 minutes, of an hour or of a day covers a part of one session, counted from its open and cut off at its
-close, so that half days and changes of the clocks come out right; a week ends with its last session. It holds what its
-shorter bars hold: no bar is invented where there are none, and none is known before it is over.
+close, so that half days and changes of the clocks come out right; a week and a month end with their last session. It
+holds what its shorter bars hold: no bar is invented where there are none, and none is known before it is over.
 
 ========= ==============================================
 value     of the longer bar
@@ -28,14 +28,16 @@ from numpy.typing import NDArray
 from engine.config import DataConfig
 from engine.data.bars import COLUMNS, Bars
 from engine.data.calendars import ZONE, last_session_closes, session_hours, sessions_of
-from engine.data.timeframes import duration, is_intraday, next_bar_end
+from engine.data.timeframes import duration, first_days, is_intraday, last_days, next_bar_end, spans_days
 from engine.errors import ConfigError, DataError
 
 Row = tuple[float, float, float, float, float]
 
-_ORDER = "mhdw"
+# By their last letters: minutes, hours, a day, a week, a month ("1mo").
+_ORDER = "mhdwo"
 # Shorter bars of these lengths lie whole in every longer one that is counted from the open.
 _SESSION = pd.Timedelta(hours=6, minutes=30)
+_MOST_SESSIONS = {"1d": 1, "1w": 5, "1mo": 23}
 _HALF_HOUR = pd.Timedelta(minutes=30)
 
 
@@ -49,7 +51,10 @@ def check_timeframes(base: str, timeframe: str, *, key: str) -> None:
         short, long = duration(base), duration(timeframe)
         possible = long > short and long % short == pd.Timedelta(0) and _HALF_HOUR % short == pd.Timedelta(0)
     else:
-        possible = _ORDER.index(base[-1]) < _ORDER.index(timeframe[-1]) and not is_intraday(timeframe)
+        # Weeks do not lie whole in months.
+        possible = _ORDER.index(base[-1]) < _ORDER.index(timeframe[-1]) and not (
+            is_intraday(timeframe) or spans_days(base)
+        )
     if not possible:
         raise ConfigError(
             f"{key}: bars of {timeframe} cannot be made of bars of {base}; expected a longer timeframe, and between "
@@ -62,7 +67,7 @@ def most_bars(base: str, timeframe: str) -> int:
     if is_intraday(timeframe):
         return int(duration(timeframe) / duration(base))
     a_day = int(_SESSION / duration(base)) + 1 if is_intraday(base) else 1
-    return a_day * (5 if timeframe == "1w" else 1)
+    return a_day * _MOST_SESSIONS[timeframe]
 
 
 def stretch_ends(ends: pd.DatetimeIndex, timeframe: str) -> NDArray[np.int64]:
@@ -88,9 +93,8 @@ def stretch_ends(ends: pd.DatetimeIndex, timeframe: str) -> NDArray[np.int64]:
             f"the bar that ends at {ends[int(np.argmax(outside))]:%Y-%m-%d %H:%M} UTC lies outside of New York's "
             "regular session, by which longer bars are made; set data.cleaning.off_session: drop"
         )
-    if timeframe == "1w":
-        mondays = sessions - pd.to_timedelta(sessions.day_of_week, unit="D")
-        return np.asarray(last_session_closes(mondays + pd.Timedelta(days=6)).as_unit("ns").asi8[day_of_bar])
+    if spans_days(timeframe):
+        return np.asarray(last_session_closes(last_days(sessions, timeframe)).as_unit("ns").asi8[day_of_bar])
     if timeframe == "1d":
         return np.asarray(closes.asi8[day_of_bar])
     length = duration(timeframe).value
@@ -196,7 +200,7 @@ def _as_known(frame: pd.DataFrame, base: str, timeframe: str, steps: NDArray[np.
 def _is_whole(first: pd.DatetimeIndex, base: str, timeframe: str) -> bool:
     """Whether the first bar of a history is the first one of its stretch."""
     end = int(first.as_unit("ns").asi8[0])
-    opens, closes = (hours.as_unit("ns") for hours in session_hours(_first_days(first, timeframe)))
+    opens, closes = (hours.as_unit("ns") for hours in session_hours(_days_until(first, timeframe)))
     known = ~np.asarray(opens.isna())
     opened, closed = int(opens.asi8[known][0]), int(closes.asi8[known][0])
     if is_intraday(timeframe):
@@ -205,11 +209,10 @@ def _is_whole(first: pd.DatetimeIndex, base: str, timeframe: str) -> bool:
     return end == (min(opened + duration(base).value, closed) if is_intraday(base) else closed)
 
 
-def _first_days(first: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
-    day = sessions_of(first)[0]
-    return (
-        pd.date_range(day - pd.Timedelta(days=day.day_of_week), day) if timeframe == "1w" else pd.DatetimeIndex([day])
-    )
+def _days_until(first: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
+    """The days of a bar's stretch up to its own; of a stretch within a session, that day."""
+    day = sessions_of(first)
+    return pd.date_range(first_days(day, timeframe)[0], day[0]) if spans_days(timeframe) else day
 
 
 @dataclass

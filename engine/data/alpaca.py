@@ -204,6 +204,8 @@ def alpaca_timeframe(timeframe: str) -> Any:
     """The SDK's name of a timeframe; a ConfigError where Alpaca has none."""
     from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 
+    if timeframe == "1mo":
+        return TimeFrame(1, TimeFrameUnit.Month)
     amount, unit = int(timeframe[:-1]), timeframe[-1]
     if unit == "m" and amount % 60 == 0:
         amount, unit = amount // 60, "h"
@@ -212,7 +214,7 @@ def alpaca_timeframe(timeframe: str) -> Any:
         return TimeFrame(amount, units[unit])
     except ValueError:
         raise ConfigError(
-            f"data.timeframe: Alpaca has bars of 1 to 59 minutes, of 1 to 23 hours, of a day and of a week, "
+            f"data.timeframe: Alpaca has bars of 1 to 59 minutes, of 1 to 23 hours, of a day, a week and a month, "
             f"found {timeframe}"
         ) from None
 

@@ -16,7 +16,7 @@ from engine.data.record import Record
 from engine.data.session_fit import check_stamps, outside
 from engine.data.stack import Stack, stacked
 from engine.data.suspects import shaped
-from engine.data.timeframes import is_intraday
+from engine.data.timeframes import is_intraday, spans_days
 from engine.data.validation import check_enough
 from engine.errors import DataError
 
@@ -67,7 +67,7 @@ def _checked(raw: Raw) -> tuple[Kind, ...]:
     unknown: set[Kind] = set()
     if not raw.market:
         unknown |= {"off_session", "gap"}
-    if raw.timeframe == "1w":
+    if spans_days(raw.timeframe):
         unknown.add("off_session")
     if raw.close_only:
         unknown.add("zero_volume")

@@ -11,7 +11,7 @@ import pandas as pd
 from engine.data.calendars import ZONE, session_closes, session_hours, sessions_between, sessions_of
 from engine.data.quality import EVERY_SYMBOL, Finding, Kind
 from engine.data.stack import Stack
-from engine.data.timeframes import duration, is_intraday
+from engine.data.timeframes import duration, is_intraday, last_days
 
 # A stretch that no symbol has is the market's or the source's own when so many thin symbols would hardly ever miss it
 # together by chance.
@@ -77,7 +77,7 @@ def late_and_early(stack: Stack) -> list[Finding]:
     days = pd.DatetimeIndex(sessions_of(times))
     sessions = days.unique()
     number = dict(zip(times.asi8.tolist(), sessions.get_indexer(days).tolist(), strict=True))
-    unit = "weeks" if stack.raw.timeframe == "1w" else "sessions"
+    unit = {"1w": "weeks", "1mo": "months"}.get(stack.raw.timeframe, "sessions")
     found = []
     for symbol, start, end in zip(stack.symbols, stack.starts[:-1], stack.starts[1:], strict=True):
         if start == end:
@@ -120,6 +120,12 @@ def _slots(stack: Stack) -> Slots:
         weeks = np.arange(week.min(), week.max() + 1)
         fridays = _FIRST_MONDAY + weeks * _WEEK_NANOSECONDS + pd.Timedelta(days=4, hours=21).value
         return Slots(of_bar=(week - week.min())[codes], ends=fridays, session=np.arange(len(weeks)))
+    if stack.raw.timeframe == "1mo":
+        month = np.asarray(days.year * 12 + days.month - 1)
+        months = np.arange(month.min(), month.max() + 1)
+        firsts = pd.DatetimeIndex([pd.Timestamp(year=number // 12, month=number % 12 + 1, day=1) for number in months])
+        ends = last_days(firsts, "1mo") + pd.Timedelta(hours=21)
+        return Slots(of_bar=(month - month.min())[codes], ends=ends.as_unit("ns").asi8, session=np.arange(len(months)))
     sessions = sessions_between(days.min(), days.max())
     number = sessions.get_indexer(days)
     if not len(sessions):

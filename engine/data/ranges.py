@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.data.cache import Series, empty_frame
 from engine.data.calendars import ZONE, sessions_of
-from engine.data.timeframes import is_intraday
+from engine.data.timeframes import first_days, is_intraday, last_days, spans_days
 
 # Sessions that are fetched again at an edge, to see whether the history is still what it was.
 OVERLAP_SESSIONS = 5
@@ -110,7 +110,9 @@ def edges(series: Series, timeframe: str) -> tuple[date, date] | None:
     )
     left = head[min(len(head), OVERLAP_SESSIONS) - 1].date()
     right = tail[-min(len(tail), OVERLAP_SESSIONS)].date()
-    return left, right - timedelta(days=right.weekday()) if timeframe == "1w" else right
+    if spans_days(timeframe):
+        right = first_days(pd.DatetimeIndex([right]), timeframe)[0].date()
+    return left, right
 
 
 def part(frame: pd.DataFrame | None, first: date, last: date | None, timeframe: str) -> pd.DataFrame | None:
@@ -130,8 +132,10 @@ def inside(times: pd.DatetimeIndex, first: date, last: date | None, timeframe: s
 
 def bounds(timeframe: str, first: date, last: date | None) -> tuple[int | None, int | None]:
     """The first and last moment (UTC ns) at which a bar of these dates can end; None for no bound."""
-    if timeframe == "1w" and first > _KNOWN[0]:
-        first += timedelta(days=-first.weekday() % 7)  # a week begins on its Monday
+    if spans_days(timeframe) and first > _KNOWN[0]:
+        began = first_days(pd.DatetimeIndex([first]), timeframe)[0].date()
+        if began < first:  # that week or month does not begin on or after the date: the next one does
+            first = last_days(pd.DatetimeIndex([first]), timeframe)[0].date() + _DAY
     # A session's bars end after its midnight and no later than the next one: see calendars.sessions_of.
     since = None if first <= _KNOWN[0] else _midnight(first) + 1
     return since, None if last is None or last >= _KNOWN[1] else _midnight(last + _DAY)

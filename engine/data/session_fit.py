@@ -9,7 +9,7 @@ import pandas as pd
 
 from engine.data.calendars import ZONE, session_hours, sessions_of
 from engine.data.stack import Stack
-from engine.data.timeframes import duration, in_session, is_intraday
+from engine.data.timeframes import duration, in_session, is_intraday, spans_days
 from engine.errors import DataError
 
 # Zones in which files of American bars are written; in another one, bars are taken to be another market's.
@@ -48,7 +48,7 @@ def outside(stack: Stack) -> np.ndarray:
     An intraday bar does where it begins before the open or ends after the close; a day's where there was no session.
     Weeks never do.
     """
-    if stack.raw.timeframe == "1w" or not len(stack.time):
+    if spans_days(stack.raw.timeframe) or not len(stack.time):
         return np.zeros(len(stack.time), dtype=bool)
     codes, ends = stack.distinct
     if is_intraday(stack.raw.timeframe):

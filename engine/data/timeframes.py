@@ -22,12 +22,35 @@ from engine.errors import DataError
 # From here on a regular session holds at most one whole bar, and the one after it is cut short by the close.
 _HALF_SESSION = pd.Timedelta(hours=4)
 _DAY_NANOSECONDS = 86_400_000_000_000
-_DAYS_BETWEEN = {"1d": (1, 4), "1w": (5, 9)}
+_DAYS_BETWEEN = {"1d": (1, 4), "1w": (5, 9), "1mo": (26, 36)}
+_SESSIONS = {"1d": 1.0, "1w": 5.0, "1mo": 21.0}
 
 
 def is_intraday(timeframe: str) -> bool:
     """Whether a session holds several bars of it."""
     return timeframe[-1] in "mh"
+
+
+def spans_days(timeframe: str) -> bool:
+    """Whether one of its bars covers several sessions: a week or a month."""
+    return timeframe in ("1w", "1mo")
+
+
+def first_days(days: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
+    """The Monday of each day's week, or the first of its month; naive midnights."""
+    back = days.day_of_week if timeframe == "1w" else days.day - 1
+    return days - pd.to_timedelta(back, unit="D")
+
+
+def last_days(days: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
+    """The Sunday of each day's week, or the last of its month; naive midnights."""
+    ahead = 6 - days.day_of_week if timeframe == "1w" else days.days_in_month - days.day
+    return days + pd.to_timedelta(ahead, unit="D")
+
+
+def sessions_a_bar(timeframe: str) -> float:
+    """Sessions that a bar of days, weeks or months covers."""
+    return _SESSIONS[timeframe]
 
 
 def duration(timeframe: str) -> pd.Timedelta:
@@ -39,7 +62,7 @@ def trading_seconds(timeframe: str) -> float:
     """Trading time from one bar to the next, seconds: a session has six and a half hours."""
     if is_intraday(timeframe):
         return float(duration(timeframe) / pd.Timedelta(seconds=1))
-    return 6.5 * 3600.0 * (5.0 if timeframe == "1w" else 1.0)
+    return 6.5 * 3600.0 * sessions_a_bar(timeframe)
 
 
 def session_ends(bars: Bars) -> Callable[[int], bool]:
@@ -51,12 +74,12 @@ def session_ends(bars: Bars) -> Callable[[int], bool]:
 
 
 def bar_starts(ends: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
-    """The moment with which Alpaca stamps each bar: its start; for a day or a week, New York's midnight before it."""
+    """The moment with which Alpaca stamps each bar: its start; of days and more, the New York midnight before it."""
     if is_intraday(timeframe):
         return ends - duration(timeframe)
     days = sessions_of(ends)
-    if timeframe == "1w":
-        days = days - pd.to_timedelta(days.day_of_week, unit="D")
+    if spans_days(timeframe):
+        days = first_days(days, timeframe)
     return days.tz_localize(ZONE).tz_convert("UTC").as_unit("ns")
 
 
@@ -69,14 +92,14 @@ def bar_ends(starts: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
     if is_intraday(timeframe):
         return starts + duration(timeframe)
     days = starts.tz_convert(ZONE).tz_localize(None).normalize()
-    return session_closes(days) if timeframe == "1d" else last_session_closes(days + pd.Timedelta(days=6))
+    return session_closes(days) if timeframe == "1d" else last_session_closes(last_days(days, timeframe))
 
 
 def in_session(ends: pd.DatetimeIndex, timeframe: str) -> np.ndarray:
     """Whether each bar lies within the regular session of its day, from open to close: booleans, as long as ``ends``.
 
     Bars before the open, after the close and on days without a session do not, nor does one that begins before the
-    open and reaches into the session (an hour's bar from 9:00). Days and weeks always do.
+    open and reaches into the session (an hour's bar from 9:00). Days and longer ones always do.
     """
     if not is_intraday(timeframe):
         return np.ones(len(ends), dtype=bool)
@@ -94,9 +117,10 @@ def next_bar_end(after: int, timeframe: str) -> int:
     moment = pd.Timestamp(after, tz="UTC")
     today = moment.tz_convert(ZONE).tz_localize(None).normalize()
     days = pd.date_range(today, periods=15, freq="D")  # longer than any closure since 1933
-    if timeframe == "1w":
-        mondays = days - pd.to_timedelta(days.day_of_week, unit="D")
-        ends = last_session_closes(mondays.unique() + pd.Timedelta(days=6))
+    if spans_days(timeframe):
+        first = first_days(days[:1], timeframe)[0]
+        firsts = pd.date_range(first, periods=3, freq="7D" if timeframe == "1w" else "MS")
+        ends = last_session_closes(last_days(firsts, timeframe))
         return int(ends[ends > moment][0].value)
     opens, closes = session_hours(days)
     later = closes > moment

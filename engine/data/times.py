@@ -12,7 +12,7 @@ import pandas as pd
 from engine.config import DataConfig
 from engine.data.calendars import ZONE, last_session_closes, session_hours
 from engine.data.columns import shown
-from engine.data.timeframes import duration, is_intraday
+from engine.data.timeframes import duration, is_intraday, last_days, spans_days
 from engine.data.vendors import Layout
 from engine.errors import ConfigError, DataError
 
@@ -114,8 +114,8 @@ def _ends(distinct: Distinct, data: DataConfig, layout: Layout, zone: ZoneInfo) 
         if stamp != "start":
             return moments
         dates = moments.tz_convert(zone).tz_localize(None).normalize()
-    if timeframe == "1w" and stamp == "start":
-        dates = dates + 6 * _DAY
+    if spans_days(timeframe) and stamp == "start":
+        dates = last_days(dates, timeframe)
     if zone.key != ZONE:
         return _localised(dates + _DAY, zone, distinct)
     try:

@@ -19,12 +19,12 @@ from engine.data.bars import COLUMNS
 from engine.data.cache import ACTIONS, empty_frame
 from engine.data.calendars import ZONE, session_hours
 from engine.data.ranges import Fetched
-from engine.data.timeframes import bar_ends, in_session
+from engine.data.timeframes import bar_ends, in_session, spans_days
 from engine.errors import ConfigError, DataError
 
 _INTERVALS = {
     "1m": "1m", "2m": "2m", "5m": "5m", "15m": "15m", "30m": "30m", "60m": "60m", "1h": "1h", "90m": "90m",
-    "1d": "1d", "1w": "1wk",
+    "1d": "1d", "1w": "1wk", "1mo": "1mo",
 }  # fmt: skip
 _ITS_COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 
@@ -133,7 +133,7 @@ def _parsed(table: pd.DataFrame, symbol: str, timeframe: str, *, now: pd.Timesta
 
 
 def _ends(starts: pd.DatetimeIndex, timeframe: str) -> pd.DatetimeIndex:
-    if timeframe == "1w":
+    if spans_days(timeframe):
         return bar_ends(starts, timeframe)
     days = starts.tz_convert(ZONE).tz_localize(None).normalize()
     _, closes = session_hours(days)

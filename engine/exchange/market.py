@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.data.bars import COLUMNS, Bars
 from engine.data.calendars import session_number
-from engine.data.timeframes import bar_ends, bar_starts, duration, is_intraday, session_ends
+from engine.data.timeframes import bar_ends, bar_starts, duration, is_intraday, session_ends, sessions_a_bar
 from engine.errors import DataError
 from engine.exchange.hours import Sessions, sessions_between
 
@@ -136,7 +136,7 @@ class Market:
             if session_number(time) == session_number(now):
                 return time - now
         else:
-            longest = _NANOSECONDS_A_SESSION * (5 if self.timeframe == "1w" else 1)
+            longest = int(_NANOSECONDS_A_SESSION * sessions_a_bar(self.timeframe))
         return min(time - now, longest)
 
 
@@ -163,5 +163,7 @@ _NOT_CARRIED = (
 
 
 def _alpaca_name(timeframe: str) -> str:
-    """``5m`` -> ``5Min``, ``1h`` -> ``1Hour``, ``1d`` -> ``1Day``, ``1w`` -> ``1Week``."""
+    """``5m`` -> ``5Min``, ``1h`` -> ``1Hour``, ``1d`` -> ``1Day``, ``1w`` -> ``1Week``, ``1mo`` -> ``1Month``."""
+    if timeframe == "1mo":
+        return "1Month"
     return timeframe[:-1] + {"m": "Min", "h": "Hour", "d": "Day", "w": "Week"}[timeframe[-1]]

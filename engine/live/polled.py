@@ -16,7 +16,7 @@ from engine.live.sources import Arrived, Noted, Row, Rows, checked_row_of, known
 
 _SLICE_SECONDS = 0.5
 # How long before its end Alpaca stamps a bar, at most.
-_REACH = {"1d": 26 * 3_600_000_000_000, "1w": 7 * 24 * 3_600_000_000_000}
+_REACH = {"1d": 26 * 3_600_000_000_000, "1w": 7 * 24 * 3_600_000_000_000, "1mo": 32 * 24 * 3_600_000_000_000}
 # How far the history may lag behind when it is asked at the start, at least.
 _LAG = 3_600_000_000_000
 _ASK_AGAIN, _ASK_AGAIN_AT_MOST = 2_000_000_000, 60_000_000_000

@@ -25,7 +25,7 @@ from engine.live.sources import Source
 
 _GRACE_SECONDS, _SHORTEST_GRACE_SECONDS = 3.0, 0.05
 # After the end of a longer bar: how long it is given to settle, and how long a symbol without one is waited for then.
-_SETTLE_SECONDS = {"1d": 60.0, "1w": 60.0}
+_SETTLE_SECONDS = {"1d": 60.0, "1w": 60.0, "1mo": 60.0}
 _INTRADAY_SETTLE_SECONDS = 5.0
 # A minute is decided on until the next one is over, and so much later by this machine's clock.
 _STALE_SECONDS = 5.0

@@ -27,7 +27,7 @@ Figures = dict[str, float | int | None]
 Array = NDArray[np.float64]
 
 SESSIONS_PER_YEAR = 252.0
-WEEKS_PER_YEAR = 52.0
+PERIODS_PER_YEAR = {"1w": 52.0, "1mo": 12.0}
 DAYS_PER_YEAR = 365.25
 MINIMUM_DAYS_TO_ANNUALISE = 30  # growth over fewer days, raised to a year, is a figure without meaning
 NORMAL_95 = 1.959963984540054
@@ -35,8 +35,8 @@ _NO_VARIATION = 1e-12  # a standard deviation below this is rounding, not risk
 
 
 def periods_per_year(timeframe: str) -> float:
-    """Session-end returns a year: 52 for weekly bars, 252 for all others."""
-    return WEEKS_PER_YEAR if timeframe == "1w" else SESSIONS_PER_YEAR
+    """Session-end returns a year: 52 for weekly bars, 12 for monthly ones, 252 for all others."""
+    return PERIODS_PER_YEAR.get(timeframe, SESSIONS_PER_YEAR)
 
 
 def session_end(equity: pd.Series) -> pd.Series:

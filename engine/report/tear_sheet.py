@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from engine.data import timeframes
 from engine.report import figures
 from engine.report.catalogue import BASELINES, METRICS, SCORES, SECTIONS, baseline_key, best, metric
 from engine.report.data_words import MEANINGS
@@ -86,7 +87,7 @@ def moment(time: Any, *, intraday: bool) -> str:
 
 def is_intraday(run: Run) -> bool:
     """Whether a date alone does not name a bar."""
-    return run.timeframe not in ("1d", "1w")
+    return timeframes.is_intraday(run.timeframe)
 
 
 def _symbols(run: Run) -> list[str]:

@@ -94,6 +94,15 @@ def test_a_week_ends_with_its_last_session() -> None:
     assert weeks["low"].iloc[1] == storm["low"].min()
 
 
+def test_a_month_ends_with_its_last_session() -> None:
+    tech = load_sample("tech", ("IBM",)).frames["IBM"].loc["2012-10-01":"2013-01-10"]
+    months = aggregate(tech, "1mo", until=last(tech))
+    ends = ["2012-10-31 20:00", "2012-11-30 21:00", "2012-12-31 21:00"]
+    assert [f"{end:%Y-%m-%d %H:%M}" for end in months.index] == ends
+    assert months["high"].iloc[1] == tech.loc["2012-11-01":"2012-11-30 23:00", "high"].max()
+    assert months["open"].iloc[2] == tech.loc["2012-12-03":, "open"].iloc[0]
+
+
 def test_no_bar_is_invented_and_an_open_one_is_not_told() -> None:
     whole = frame(minutes("2023-11-22 09:31", "2023-11-22 12:00"))
     thin = whole.drop(whole.loc[utc("2023-11-22 14:46") : utc("2023-11-22 16:00")].index)
@@ -118,6 +127,7 @@ def test_a_bar_outside_of_the_session_is_refused() -> None:
         ("1d", "1d"),
         ("1d", "1h"),
         ("1w", "1d"),
+        ("1w", "1mo"),
         ("7m", "14m"),
     ],
 )
@@ -126,7 +136,9 @@ def test_what_cannot_be_made_is_refused(base: str, timeframe: str) -> None:
         check_timeframes(base, timeframe, key="data.base")
 
 
-@pytest.mark.parametrize(("base", "timeframe"), [("1m", "7m"), ("5m", "1h"), ("15m", "1d"), ("1h", "1w"), ("1d", "1w")])
+@pytest.mark.parametrize(
+    ("base", "timeframe"), [("1m", "7m"), ("5m", "1h"), ("15m", "1d"), ("1h", "1w"), ("1d", "1w"), ("1d", "1mo")]
+)
 def test_what_can_be_made(base: str, timeframe: str) -> None:
     check_timeframes(base, timeframe, key="data.base")
 
@@ -164,7 +176,7 @@ def markets(draw: st.DrawFn) -> Bars:
     return bars_of(frames)
 
 
-TIMEFRAMES = st.sampled_from(["5m", "15m", "1h", "1d", "1w"])
+TIMEFRAMES = st.sampled_from(["5m", "15m", "1h", "1d", "1w", "1mo"])
 
 
 @given(market=markets(), timeframe=TIMEFRAMES, share=st.floats(0.0, 1.0))
@@ -181,7 +193,11 @@ def test_of_a_beginning_is_a_beginning(market: Bars, timeframe: str, share: floa
         assert part["high"].ge(part[["open", "close"]].max(axis=1)).all()
 
 
-@given(market=markets(), timeframes=st.sampled_from([("15m",), ("1d", "1h"), ("1w", "5m")]), share=st.floats(0.0, 1.0))
+@given(
+    market=markets(),
+    timeframes=st.sampled_from([("15m",), ("1d", "1h"), ("1w", "5m"), ("1mo",)]),
+    share=st.floats(0.0, 1.0),
+)
 @settings(max_examples=60, deadline=None)
 def test_as_they_come_they_are_those_of_the_history(market: Bars, timeframes: tuple[str, ...], share: float) -> None:
     clock = sorted({time for own in market.frames.values() for time in own.index})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from engine.data.timeframes import next_bar_end, trading_seconds
+from engine.data.timeframes import bar_ends, bar_starts, check_spacings, next_bar_end, trading_seconds
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ from engine.data.timeframes import next_bar_end, trading_seconds
         ("2023-11-03 20:00", "1d", "2023-11-06 21:00"),  # over the change of clocks
         ("2023-11-20 12:00", "1w", "2023-11-24 18:00"),
         ("2023-11-24 18:00", "1w", "2023-12-01 21:00"),
+        ("2023-11-20 12:00", "1mo", "2023-11-30 21:00"),
+        ("2023-11-30 21:00", "1mo", "2023-12-29 21:00"),  # the last session of a year
+        ("2023-12-31 12:00", "1mo", "2024-01-31 21:00"),
         ("2023-11-22 14:30", "5m", "2023-11-22 14:35"),
         ("2023-11-22 14:33", "5m", "2023-11-22 14:35"),
         ("2023-11-22 14:35", "5m", "2023-11-22 14:40"),
@@ -44,3 +47,16 @@ def test_every_bar_of_a_week_is_met_once() -> None:
 
 def test_trading_time_between_bars() -> None:
     assert [trading_seconds(timeframe) for timeframe in ("5m", "1h", "1d", "1w")] == [300.0, 3600.0, 23400.0, 117000.0]
+
+
+@pytest.mark.parametrize("timeframe", ["1d", "1w", "1mo"])
+def test_a_bars_start_leads_back_to_its_end(timeframe: str) -> None:
+    moment, ends = int(pd.Timestamp("2023-10-10", tz="UTC").value), []
+    for _ in range(15):
+        moment = next_bar_end(moment, timeframe)
+        ends.append(pd.Timestamp(moment, tz="UTC"))
+    index = pd.DatetimeIndex(ends).as_unit("ns")
+    starts = bar_starts(index, timeframe)
+    assert (starts < index).all()
+    assert bar_ends(starts, timeframe).equals(index)
+    check_spacings({"A": index}, timeframe, where=lambda symbol: symbol)

@@ -33,6 +33,17 @@ CASES: dict[str, dict[str, Any]] = {
     "hours from the open": {"data": data("1h", warmup_bars=10), "strategy": SMA},
     "days of minutes": {"data": data("1d", warmup_bars=5), "strategy": SMA},
     "two longer ones": {"data": data("5m", slower=["1h", "1d"], warmup_bars=200), "strategy": FILTERED},
+    "months of days": {
+        "data": {
+            "source": "sample:tech",
+            "symbols": ["AAPL", "IBM"],
+            "timeframe": "1mo",
+            "base": "1d",
+            "warmup_bars": 6,
+        },
+        "spans": {"test": ["2009-01-01", "2011-12-31"]},
+        "strategy": SMA,
+    },
     "no warm-up": {"data": data("30m", slower=["1d"], warmup_bars=0), "strategy": FILTERED},
 }
 
@@ -47,9 +58,10 @@ def test_the_replay_is_the_backtest(tmp_path: Path, sections: dict[str, Any], mo
 
     monkeypatch.setattr("engine.exchange.rest.bars_page", page)
     spans = {"test": ["2023-11-16", "2023-11-28"]}
-    pair: Pair = run_both(tmp_path, spans=spans, broker=COSTS, **sections).agree()
+    pair: Pair = run_both(tmp_path, **{"spans": spans, "broker": COSTS, **sections}).agree()
     assert len(pair.fills) > 4
-    assert asked == {"1Min"}  # the run makes its bars itself
+    base = sections["data"]["base"]
+    assert asked == {{"1m": "1Min", "1d": "1Day"}[base]}  # the run makes its bars itself
     assert twin(str(pair.paper.run), root=tmp_path / "runs").verdict == "identical"
 
 
