@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -161,7 +161,7 @@ def _read_text(path: Path, columns: Mapping[str, str] | None) -> Table:
     blank = _blank(frame, list(positions))
     if blank.any():
         frame, rows = frame.loc[~blank], rows[~blank]
-    values = {name: _numbers(frame[name], layout) for name in numeric}
+    values = ((name, _numbers(frame[name], layout)) for name in numeric)
     whole = all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in _PRICES)
     times = frame["time"]
     if "date" in frame:
@@ -237,24 +237,29 @@ def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> Table:
         found = file.schema_arrow.names
         layout = layout_of(found)
         positions = recognised(found, columns, layout, path)
-        wanted = [found[position] for position in positions.values()]
-        table = file.read(columns=wanted) if len(set(found)) == len(found) else file.read()
-    by_name = {
-        name: table.column(found[position] if len(set(found)) == len(found) else position)
-        for name, position in positions.items()
-    }
-    rows = np.arange(1, table.num_rows + 1)
-    values = {
-        name: _arrow_numbers(column, name, layout, path)
-        for name, column in by_name.items()
-        if name in (*COLUMNS, *EXTRAS)
-    }
-    whole = all(pa.types.is_integer(by_name[name].type) for name in _PRICES)
-    times = _arrow_times(by_name["time"], path)
-    if "date" in by_name:
-        times = _arrow_times(by_name["date"], path).astype(str) + " " + times.astype(str)
-    symbols = _arrow_symbols(by_name["symbol"]) if "symbol" in by_name else None
-    return _table(path, layout, times, symbols, values, rows, whole=whole)
+        repeated = file.read() if len(set(found)) < len(found) else None
+
+        def column(name: str) -> Any:
+            """One column at a time: the memory that a file takes is that of its bars, not twice as much."""
+            at = positions[name]
+            return repeated.column(at) if repeated is not None else file.read(columns=[found[at]]).column(0)
+
+        times = _arrow_times(column("time"), path)
+        if "date" in positions:
+            times = _arrow_times(column("date"), path).astype(str) + " " + times.astype(str)
+        return _table(
+            path,
+            layout,
+            times,
+            _arrow_symbols(column("symbol")) if "symbol" in positions else None,
+            (
+                (name, _arrow_numbers(column(name), name, layout, path))
+                for name in positions
+                if name in (*COLUMNS, *EXTRAS)
+            ),
+            np.arange(1, file.metadata.num_rows + 1),
+            whole=all(pa.types.is_integer(file.schema_arrow.field(positions[name]).type) for name in _PRICES),
+        )
 
 
 def _arrow_numbers(column: Any, name: str, layout: Layout, path: Path) -> _Numbers:
@@ -305,14 +310,19 @@ def _table(
     layout: Layout,
     times: pd.Series,
     symbols: pd.Categorical | None,
-    values: Mapping[str, _Numbers],
+    values: Iterable[tuple[str, _Numbers]],
     rows: np.ndarray,
     *,
     whole: bool,
 ) -> Table:
-    bars = np.empty((len(COLUMNS), len(rows)))
-    for position, name in enumerate(COLUMNS):
-        bars[position] = values[name][0]
+    bars, extras, text = np.empty((len(COLUMNS), len(rows))), {}, {}
+    for name, (numbers, unread) in values:
+        if name in COLUMNS:
+            bars[COLUMNS.index(name)] = numbers
+        else:
+            extras[name] = numbers
+        if unread is not None:
+            text[name] = unread
     if layout.fixed_point and whole:
         bars[: len(_PRICES)] = from_fixed_point(bars[: len(_PRICES)])
     return Table(
@@ -321,8 +331,8 @@ def _table(
         times=times,
         symbols=symbols,
         bars=bars,
-        extras={name: values[name][0] for name in EXTRAS if name in values},
-        text={name: text for name, (_, text) in values.items() if text is not None},
+        extras=extras,
+        text=text,
         rows=rows,
     )
 
