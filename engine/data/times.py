@@ -115,7 +115,8 @@ def _ends(distinct: Distinct, data: DataConfig, layout: Layout, zone: ZoneInfo) 
             return moments
         dates = moments.tz_convert(zone).tz_localize(None).normalize()
     if spans_days(timeframe) and stamp == "start":
-        dates = last_days(dates, timeframe)
+        # Some weeks are named by their Sunday.
+        dates = dates + 6 * _DAY if timeframe == "1w" else last_days(dates, timeframe)
     if zone.key != ZONE:
         return _localised(dates + _DAY, zone, distinct)
     try:
