@@ -48,6 +48,8 @@ def train(
 
     resolved = load_config(config, overrides or ())
     report = train(resolved, now=datetime.now(UTC), progress=terminal.is_interactive(), force=force)
+    for remark in report.remarks:
+        terminal.warn(remark)
     if as_json:
         terminal.print_json(report)
         return

@@ -29,7 +29,7 @@ from engine.live.run import LiveRun
 from engine.live.sources import LockStep, Source, starts_seen
 from engine.live.wall_clock import MarketClock, wall_clock_source
 from engine.preparation import Prepared, base_bars, refuse_seen_bars
-from engine.remarks import absences
+from engine.remarks import absences, uncleaned
 from engine.trading.orders import Order
 
 # The file in a replay's folder in which its exchange keeps its state.
@@ -162,8 +162,8 @@ def alpaca_stage(prepared: Prepared, now: datetime) -> Iterator[Stage]:
                 is_late=lambda order: not lock_step and clock.has_passed(next_end(order.decided, config.data)),
                 real_time=not lock_step,
                 check=partial(_unseen, period=(moment.date(), moment.date())),
-                notes=tuple(notes),
-                remarks=(),
+                notes=(*notes, *uncleaned(config.data)),
+                remarks=tuple(uncleaned(config.data)),
             )
         finally:
             if control is not None:

@@ -77,6 +77,16 @@ def cleaning(quality: Quality) -> list[str]:
     return sentences
 
 
+def uncleaned(data: DataConfig) -> list[str]:
+    """Where a broker's bars are traded on: what the run file would have done with spikes."""
+    if data.cleaning.spike not in ("drop", "repair"):
+        return []
+    return [
+        f"data.cleaning.spike: {data.cleaning.spike} looks one bar ahead and cannot be done live: the broker's bars "
+        "are used as they come, and backtests of this run file are not what is traded"
+    ]
+
+
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 

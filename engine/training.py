@@ -13,8 +13,10 @@ import pandas as pd
 from engine.config import LstmConfig, RunConfig, SpanName, digest, dump
 from engine.data.bars import Bars
 from engine.data.cuts import check_cuts, labelled_slice
+from engine.data.findings import within
 from engine.data.sources import load_bars
 from engine.errors import BundleError, ConfigError
+from engine.remarks import cleaning
 from engine.report.trials import append_trial
 from models.bundle import (
     Bundle,
@@ -52,6 +54,7 @@ class TrainingReport:
         windows: windows in each span: train, validate, test.
         training_bars: symbol -> bars that the fit could see.
         data_hash: content hash of all bars that were loaded.
+        remarks: what cleaning found and changed in the bars that the fit could see.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class TrainingReport:
     windows: Mapping[str, int]
     training_bars: Mapping[str, int]
     data_hash: str
+    remarks: tuple[str, ...]
 
 
 def train(
@@ -218,6 +222,8 @@ def _report(
     rows: Mapping[SpanName, Rows],
     bars: Bars,
 ) -> TrainingReport:
+    seen = bundle.record.training_bars
+    fitted = {symbol: bars.frames[symbol].loc[own.first : own.last] for symbol, own in seen.items() if own.bars}
     return TrainingReport(
         path=bundle.path,
         hash=bundle.record.hash,
@@ -228,6 +234,7 @@ def _report(
         parameters=sum(parameter.numel() for parameter in bundle.network.parameters()),
         memory=bundle.record.memory,
         windows={name: len(taken) for name, taken in rows.items()},
-        training_bars={symbol: seen.bars for symbol, seen in bundle.record.training_bars.items()},
+        training_bars={symbol: own.bars for symbol, own in seen.items()},
         data_hash=bars.content_hash,
+        remarks=tuple(cleaning(within(bars.quality, fitted))),
     )

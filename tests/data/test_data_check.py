@@ -21,7 +21,7 @@ from engine.data.raw import Raw
 from engine.data.sources import completed, load_bars
 from engine.data_check import check_data
 from engine.errors import ConfigError, DataError, StorageError
-from engine.remarks import cleaning
+from engine.remarks import cleaning, uncleaned
 from engine.report.data_words import choices
 
 NOW = datetime(2026, 11, 24, 7, 44, 6, tzinfo=UTC)
@@ -207,6 +207,12 @@ def test_dropping_spikes_is_told_to_look_ahead() -> None:
     assert not any("HINDSIGHT" in sentence for sentence in cleaning(flagged))
     assert changed_in_hindsight(dropped) == 1
     assert any("live trading cannot" in sentence for sentence in cleaning(dropped))
+
+
+@pytest.mark.parametrize(("policy", "count"), [("flag", 0), ("refuse", 0), ("drop", 1), ("repair", 1)])
+def test_a_broker_s_bars_are_not_cleaned_of_spikes(policy: str, count: int) -> None:
+    data = DataConfig(source="alpaca", symbols=("A",), cleaning=CleaningConfig(spike=policy))
+    assert len(uncleaned(data)) == count
 
 
 # --- the use case -----------------------------------------------------------------------------------------------------
