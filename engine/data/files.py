@@ -25,6 +25,7 @@ from engine.data.symbols import require_symbols
 from engine.data.tables import SUFFIXES, Table, read_table, suffix_of, symbol_of
 from engine.data.timeframes import is_intraday
 from engine.data.times import bar_ends, day_ends
+from engine.data.vendors import Layout
 from engine.errors import ConfigError, DataError
 
 _BAR_COLUMNS = pd.Index(COLUMNS)
@@ -42,7 +43,7 @@ class _Part:
     bars: np.ndarray
     extras: dict[str, np.ndarray]
     rows: np.ndarray
-    adjustment: str
+    layout: Layout
 
 
 def read_files(data: DataConfig, folder: Path) -> Raw:
@@ -64,7 +65,7 @@ def read_files(data: DataConfig, folder: Path) -> Raw:
     path = folder / data.path
     parts = _of_folder(path, data) if path.is_dir() else _of_file(path, data, data.symbols)
     symbols = sorted(parts)
-    adjustments = {part.adjustment for symbol in symbols for part in parts[symbol]}
+    adjustments = {part.layout.adjustment for symbol in symbols for part in parts[symbol]}
     if len(adjustments) > 1:
         raise DataError(
             f"{path}: some files are adjusted ({', '.join(sorted(adjustments))}) and others otherwise; read them in "
@@ -87,7 +88,7 @@ def read_files(data: DataConfig, folder: Path) -> Raw:
         },
         market=data.timezone is None or data.timezone in AMERICAN_ZONES,
         timezone=data.timezone,
-        stamp=data.stamp,
+        stamp=data.stamp or joined[symbols[0]].layout.stamp,
     )
 
 
@@ -261,7 +262,7 @@ def _part(table: Table, ends: pd.DatetimeIndex, rows: slice) -> _Part:
         bars=table.bars[:, rows][:, ::step],
         extras={name: values[rows][::step] for name, values in table.extras.items()},
         rows=table.rows[rows][::step],
-        adjustment=table.layout.adjustment,
+        layout=table.layout,
     )
 
 
@@ -276,7 +277,7 @@ def _joined(parts: Sequence[_Part]) -> _Part:
         bars=np.concatenate([part.bars for part in parts], axis=1),
         extras={name: np.concatenate([part.extras[name] for part in parts]) for name in sorted(shared)},
         rows=np.concatenate([part.rows for part in parts]),
-        adjustment=parts[0].adjustment,
+        layout=parts[0].layout,
     )
 
 

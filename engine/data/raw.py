@@ -34,7 +34,7 @@ class Raw:
         market: whether the bars are those of the New York Stock Exchange's sessions, by whose calendar they can be
             checked.
         timezone: the zone that times without one were read in; None where there were none.
-        stamp: what the run file says that intraday bars are stamped with; None where it says nothing.
+        stamp: what the run file, or the vendor, says that intraday bars are stamped with; None where neither does.
     """
 
     frames: Mapping[str, pd.DataFrame]
