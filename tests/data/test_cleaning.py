@@ -181,7 +181,7 @@ NUMBERS = st.one_of(
 @st.composite
 def frames_of_any_kind(draw: st.DrawFn, *, timeframe: str) -> pd.DataFrame:
     base = days(70, seed=draw(st.integers(0, 3))) if timeframe != "5m" else minutes("2023-11-22", "2023-11-24", step=5)
-    frame = base.iloc[: draw(st.sampled_from([0, 1, 2, 3, 20, 70, 200]))].copy()
+    frame = base.iloc[: draw(st.sampled_from([70, 200, 20, 40, 3, 2, 1, 0]))].copy()
     if len(frame):
         for bar, column, value in draw(
             st.lists(st.tuples(st.integers(0, len(frame) - 1), st.integers(0, 4), NUMBERS), max_size=8)
@@ -194,11 +194,11 @@ def frames_of_any_kind(draw: st.DrawFn, *, timeframe: str) -> pd.DataFrame:
         for bar in draw(some):
             order.insert(draw(st.integers(0, len(order))), bar)
         frame = frame.iloc[[bar for bar in order if bar not in draw(st.just(draw(some)))]]
-    years = draw(st.sampled_from([0, 0, 0, 200, -130, -200]))
-    return frame.set_axis(frame.index + pd.Timedelta(hours=draw(st.sampled_from([0, 0, 1, 24]))) + years * YEAR)
+    years = draw(st.sampled_from([0] * 9 + [200, -130, -200]))
+    return frame.set_axis(frame.index + pd.Timedelta(hours=draw(st.sampled_from([0] * 6 + [1, 24]))) + years * YEAR)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data(), timeframe=st.sampled_from(["1d", "5m", "1w"]))
 def test_any_frames_become_canonical_and_stay_so_or_are_refused(data: st.DataObject, timeframe: str):
     frames = {
@@ -221,7 +221,7 @@ def test_any_frames_become_canonical_and_stay_so_or_are_refused(data: st.DataObj
     assert len(dropped) == lost == sum(f.count for f in quality.findings if f.action == "dropped")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_cutting_the_future_changes_no_bar(data: st.DataObject):
     frame = data.draw(frames_of_any_kind(timeframe="1d"))
