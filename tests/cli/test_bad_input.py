@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], list[str]]] = {
     "high below low": (_row(9, lambda r: [r[0], r[1], r[3], r[2], *r[4:]]), ["row 11", "high", "impossible"]),
     "duplicate": (lambda rows: [*rows[:9], rows[8], *rows[9:]], ["row 11", "duplicate"]),
     "unsorted": (lambda rows: [*rows[:9], rows[10], rows[9], *rows[11:]], ["row 12", "disorder"]),
-    "a Sunday": (_row(9, lambda r: ["2009-01-11", *r[1:]]), ["2009-01-11", "off_session"]),
+    "a Sunday": (_row(10, lambda r: ["2009-01-18", *r[1:]]), ["row 12", "off_session"]),
 }
 
 
@@ -118,7 +118,7 @@ def test_bars_that_cannot_be_are_mended_and_told_or_refused(
         (lambda rows: [], ["ABC.csv"]),
         (lambda rows: rows[:1], ["ABC.csv", "one"]),
         (_row(9, lambda r: [*r[:4], "soon", r[5]]), ["ABC.csv", "row 11"]),
-        (lambda rows: [*rows[:9], rows[8].replace(",", ",1", 1), *rows[9:]], ["ABC.csv", "row 11", "conflict: drop"]),
+        (lambda rows: [*rows[:9], rows[8] + "0", *rows[9:]], ["ABC.csv", "row 11", "conflict: drop"]),
         (lambda rows: [row.rsplit(",", 2)[0] + ",," for row in rows], ["ABC.csv", "row 2", "data.columns"]),
     ],
     ids=["empty", "one bar", "text", "conflict", "mixed up"],
