@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bar_loop, forecasting, live, training
-from benchmarks.harness import Comparison, Disagreement, Latency, LeftOut, Measured, Rate
+from benchmarks import bar_loop, data, forecasting, live, training
+from benchmarks.harness import Bound, Comparison, Disagreement, Latency, LeftOut, Measured, Rate
 from benchmarks.machine import machine_facts
 
 
@@ -24,6 +24,7 @@ class Name(StrEnum):
     FORECASTING = "forecasting"
     TRAINING = "training"
     LIVE = "live"
+    DATA = "data"
 
 
 _FULL: dict[Name, Callable[[], Iterator[Measured]]] = {
@@ -31,6 +32,7 @@ _FULL: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.FORECASTING: lambda: forecasting.measure(forecasting.Size()),
     Name.TRAINING: lambda: training.measure(training.Size()),
     Name.LIVE: lambda: live.measure(live.Size()),
+    Name.DATA: lambda: data.measure(data.Size()),
 }
 _QUICK: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.BAR_LOOP: lambda: bar_loop.measure(
@@ -41,6 +43,7 @@ _QUICK: dict[Name, Callable[[], Iterator[Measured]]] = {
     ),
     Name.TRAINING: lambda: training.measure(training.Size(windows=120, epochs=1, rounds=1)),
     Name.LIVE: lambda: live.measure(live.Size(bars=60, rounds=1, replayed=60, daily=60)),
+    Name.DATA: lambda: data.measure(data.Size(symbols=5, sessions=60, rounds=1)),
 }
 
 
@@ -48,8 +51,9 @@ def main(
     only: Annotated[list[Name] | None, typer.Option(help="Measure this one; may be given several times.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it work, not how fast.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here, too.")] = None,
+    bars: Annotated[Path | None, typer.Option(help="For data: this Parquet file instead of a made-up one.")] = None,
 ) -> None:
-    """Measure nextbar beside its peers: the bar loop, forecasting, training, live trading."""
+    """Measure nextbar beside its peers: the bar loop, forecasting, training, live trading, data."""
     people = Console(stderr=True)
     machine = machine_facts()
     benchmarks = _QUICK if quick else _FULL
@@ -57,7 +61,8 @@ def main(
     try:
         for name in only or list(Name):
             with people.status(f"{name.value}: measuring"):
-                for each in benchmarks[name]():
+                own = name is Name.DATA and bars is not None
+                for each in data.measure(data.Size(path=bars)) if own else benchmarks[name]():
                     measured.append(each)
                     people.print(f"  {each.benchmark}: {each.case}", highlight=False, style="dim")
     except Disagreement as error:
@@ -104,6 +109,9 @@ def _figures(each: Measured) -> tuple[str, ...]:
     if isinstance(each, Rate):
         goal = f"{each.goal:,.0f} {'[green]reached' if each.per_second >= each.goal else '[red]missed'}[/]"
         return "", f"{each.per_second:,.0f} {each.unit}/s", "", "", goal
+    if isinstance(each, Bound):
+        kept = "[green]kept" if each.value <= each.at_most else "[red]missed"
+        return "", f"{each.value:.2f} {each.unit}", "", "", f"{each.at_most:.2f} {kept}[/]"
     if isinstance(each, LeftOut):
         return (f"left out: {each.reason}",)
     low, high = min(each.round_ratios), max(each.round_ratios)
@@ -118,7 +126,13 @@ def _figures(each: Measured) -> tuple[str, ...]:
 
 
 def _with_kind(each: Measured) -> dict[str, Any]:
-    kinds: dict[type, str] = {Comparison: "comparison", Latency: "latency", Rate: "rate", LeftOut: "left_out"}
+    kinds: dict[type, str] = {
+        Comparison: "comparison",
+        Latency: "latency",
+        Rate: "rate",
+        Bound: "bound",
+        LeftOut: "left_out",
+    }
     return {"kind": kinds[type(each)], **each.as_json()}
 
 

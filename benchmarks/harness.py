@@ -145,6 +145,21 @@ class Rate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A quantity that should not be above a limit."""
+
+    benchmark: str
+    case: str
+    unit: str
+    value: float
+    at_most: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, and whether the limit is kept."""
+        return {**asdict(self), "reached": self.value <= self.at_most}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOut:
     """A comparison that could not be made, and why."""
 
@@ -157,7 +172,7 @@ class LeftOut:
         return asdict(self)
 
 
-Measured = Comparison | Latency | Rate | LeftOut
+Measured = Comparison | Latency | Rate | Bound | LeftOut
 
 
 def rounds(

@@ -47,7 +47,7 @@ def test_each_benchmark_runs_and_writes_its_comparisons(tmp_path):
     assert done.returncode == 0, done.stderr
     written = json.loads(file.read_text())
     results = written["results"]
-    assert {result["benchmark"] for result in results} == {"bar loop", "forecasting", "training", "live"}
+    assert {result["benchmark"] for result in results} == {"bar loop", "forecasting", "training", "live", "data"}
     assert written["quick"] is True
     assert written["machine"]["torch_threads"] == 1
     ratios = [result["ratio"] for result in results if result["kind"] == "comparison"]
