@@ -22,10 +22,15 @@ def decision_slice(times: pd.DatetimeIndex, span: tuple[date, date]) -> slice:
         times: strictly increasing bar ends of one symbol, UTC.
         span: first and last session, both included.
     """
+    after, until = session_bounds(span)
+    start, stop = (int(times.searchsorted(moment, side="right")) for moment in (after, until))
+    return slice(start, max(start, stop))
+
+
+def session_bounds(span: tuple[date, date]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The moments, UTC, after the first and until the second of which the bars of the inclusive span end."""
     # A session's bars end after its midnight and no later than the next one: see calendars.sessions_of.
-    start = times.searchsorted(_midnight(span[0]), side="right")
-    stop = times.searchsorted(_midnight(min(span[1], date.max - timedelta(days=1)) + timedelta(days=1)), side="right")
-    return slice(int(start), max(int(start), int(stop)))
+    return _midnight(span[0]), _midnight(min(span[1], date.max - timedelta(days=1)) + timedelta(days=1))
 
 
 def with_history(bars: Bars, span: tuple[date, date], *, warmup: int) -> tuple[Bars, pd.Timestamp, tuple[str, ...]]:

@@ -34,16 +34,23 @@ def timeline(config: RunConfig, bars: Bars, *, horizon: int) -> dict[str, Any]:
         DataError: one of them leaks.
     """
     spans = {name: _written(span) for name, span in config.spans.named().items() if span is not None}
-    return {"months": _months(bars), "spans": spans, "folds": _folds(config, bars, horizon)}
+    days = _sessions(bars)
+    return {"months": _months(bars, days), "spans": spans, "folds": _folds(config, bars, days, horizon)}
 
 
-def _months(bars: Bars) -> list[list[Any]]:
+def _sessions(bars: Bars) -> dict[str, np.ndarray]:
+    """Symbol -> the session of each of its bars, datetime64[D]; asked for all symbols at once."""
+    ends = [pd.DatetimeIndex(frame.index).as_unit("ns").asi8 for frame in bars.frames.values()]
+    days = sessions_of(pd.DatetimeIndex(np.concatenate(ends), tz="UTC")).to_numpy().astype("datetime64[D]")
+    stops = np.cumsum([len(own) for own in ends])[:-1]
+    return dict(zip(bars.frames, np.split(days, stops), strict=True))
+
+
+def _months(bars: Bars, sessions: Mapping[str, np.ndarray]) -> list[list[Any]]:
     found = []
-    for symbol, frame in bars.frames.items():
-        days = sessions_of(pd.DatetimeIndex(frame.index)).to_numpy()
-        if bars.inside is not None:
-            days = days[bars.inside[symbol]]
-        found.append(np.unique(days.astype("datetime64[M]")))
+    for symbol, days in sessions.items():
+        inside = slice(None) if bars.inside is None else bars.inside[symbol]
+        found.append(np.unique(days[inside].astype("datetime64[M]")))
     months, counts = np.unique(np.concatenate(found), return_counts=True)
     rows = []
     for month, count in zip(months.astype("datetime64[D]").tolist(), counts.tolist(), strict=True):
@@ -58,12 +65,13 @@ def _last_day(month: date) -> date:
     return (pd.Timestamp(month) + pd.offsets.MonthEnd(0)).date()
 
 
-def _folds(config: RunConfig, bars: Bars, horizon: int) -> list[dict[str, list[list[str]]]]:
+def _folds(
+    config: RunConfig, bars: Bars, days: Mapping[str, np.ndarray], horizon: int
+) -> list[dict[str, list[list[str]]]]:
     section = config.folds
     if section is None:
         return []
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
-    days = {symbol: sessions_of(own).to_numpy() for symbol, own in times.items()}
     sessions = sessions_between(times, config.spans.extent)
     purge = horizon if section.purge is None else section.purge
     drawn = []
@@ -82,7 +90,7 @@ def _folds(config: RunConfig, bars: Bars, horizon: int) -> list[dict[str, list[l
 def _used(rows: Parts, days: Mapping[str, np.ndarray]) -> set[date]:
     """The sessions of training and validation bars that are left."""
     parts = [days[symbol][taken] for name in rows if name != "test" for symbol, taken in rows[name].items()]
-    return {day.date() for day in pd.DatetimeIndex(np.unique(np.concatenate(parts)))}
+    return set(np.unique(np.concatenate(parts)).tolist())
 
 
 def _within(day: date, spans: Iterable[Span]) -> bool:

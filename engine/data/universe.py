@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -40,6 +40,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NEW_YORK = ZoneInfo(ZONE)
 # After every day that a bar can have.
 _NEVER = date.max.toordinal()
+_LAST_NANOSECOND = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,9 @@ class Membership:
 
     def mask(self, symbol: str, times: pd.DatetimeIndex) -> np.ndarray:
         """Whether the symbol was a member in the New York session of each bar end: booleans, as long as ``times``."""
-        days = sessions_of(times).to_numpy().astype("datetime64[D]").astype(np.int64) + date(1970, 1, 1).toordinal()
-        # Inside after an odd number of borders.
-        passed = np.searchsorted(np.array(self._borders(symbol), dtype=np.int64), days, side="right")
-        return np.asarray(passed % 2 == 1)
+        midnights = np.array([_midnight(border) for border in self._borders(symbol)], dtype=np.int64)
+        # A session's bars end after its midnight; inside after an odd number of borders.
+        return np.asarray(np.searchsorted(midnights, times.as_unit("ns").asi8, side="left") % 2 == 1)
 
     def between(self, start: date, end: date) -> tuple[str, ...]:
         """Everyone who was a member on some day from start to end, both included; sorted."""
@@ -266,6 +266,15 @@ def _apart(symbol: str, spells: Iterable[tuple[date, date | None, int]], path: P
                 f"{'still' if end is None else f'until {end}'}; correct one of them"
             )
     return tuple((start, end) for start, end, _ in ordered)
+
+
+@cache
+def _midnight(day: int) -> int:
+    """The New York midnight that begins an ordinal day, UTC ns; days out of their reach are moved to its end."""
+    if day >= _NEVER:
+        return _LAST_NANOSECOND
+    moment = datetime.combine(date.fromordinal(day), datetime.min.time(), tzinfo=_NEW_YORK)
+    return max(-_LAST_NANOSECOND, min(_LAST_NANOSECOND, round(moment.timestamp()) * 1_000_000_000))
 
 
 def _session(time: int) -> date:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.calendars import session_closes, sessions_of
@@ -130,6 +130,7 @@ def test_members_without_bars_are_counted(tmp_path: Path) -> None:
 DAYS = st.integers(0, 60).map(lambda number: date(2020, 1, 1) + timedelta(days=number))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(DAYS, min_size=2, max_size=8, unique=True).map(sorted), st.booleans())
 def test_mask_members_and_between_say_the_same(days: list[date], still: bool) -> None:
     pairs = list(zip(days[::2], days[1::2], strict=False))
