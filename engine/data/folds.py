@@ -228,8 +228,8 @@ def _label_ends(own: Nanoseconds, taken: Positions, horizon: int, part: str, sym
 def _leak(earlier: str, later: str, symbol: str, label: tuple[int, int], tested: tuple[int, int]) -> str:
     return (
         f"a fold leaks: the label of {earlier} ({symbol}) decided at {_written(label[0])} ends at {_written(label[1])} "
-        f"and meets {later}, whose bars are decided on from {_written(tested[0])} and known at {_written(tested[1])}; set "
-        "folds.purge to the model's horizon or more, or move the parts apart"
+        f"and meets {later}, whose bars are decided on from {_written(tested[0])} and known at {_written(tested[1])}; "
+        "set folds.purge to the model's horizon or more, or move the parts apart"
     )
 
 
