@@ -34,6 +34,7 @@ from engine.errors import ConfigError, DataError
 
 SUFFIXES = (".csv", ".csv.gz", ".txt", ".txt.gz", ".tsv", ".tsv.gz", ".parquet", ".pq")
 
+_LARGE = 100_000  # rows
 _PARQUET = (".parquet", ".pq")
 _PRICES = COLUMNS[:4]
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
@@ -237,12 +238,17 @@ def _read_parquet(path: Path, columns: Mapping[str, str] | None) -> Table:
         found = file.schema_arrow.names
         layout = layout_of(found)
         positions = recognised(found, columns, layout, path)
-        repeated = file.read() if len(set(found)) < len(found) else None
+        wanted = [found[position] for position in positions.values()]
+        distinct = len(set(found)) == len(found)
+        large = distinct and file.metadata.num_rows > _LARGE
+        table = None if large else file.read(columns=wanted if distinct else None)
 
         def column(name: str) -> Any:
-            """One column at a time: the memory that a file takes is that of its bars, not twice as much."""
-            at = positions[name]
-            return repeated.column(at) if repeated is not None else file.read(columns=[found[at]]).column(0)
+            """Of a large file one at a time: the memory that it takes is that of its bars, not twice as much."""
+            theirs = found[positions[name]]
+            if table is None:
+                return file.read(columns=[theirs]).column(0)
+            return table.column(theirs if distinct else positions[name])
 
         times = _arrow_times(column("time"), path)
         if "date" in positions:

@@ -84,6 +84,20 @@ PIECES = (
 SUFFIXES = (".csv", ".csv", ".csv", ".csv", ".txt", ".tsv", ".csv.gz", ".parquet", ".PQ", ".xlsx", ".gz", "")
 
 
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"timezone": NEW_YORK},
+    {"timezone": "UTC"},
+    {"stamp": "start"},
+    {"stamp": "end"},
+    {"date_format": "%d/%m/%Y"},
+    {"columns": {"close": "Close", "open": "open"}},
+    {"adjustment": "raw"},
+    {"adjustment": "split"},
+    {"adjustment": "all"},
+    {"cleaning": {"missing_value": "repair", "impossible": "repair", "conflict": "drop", "off_session": "flag"}},
+)
+
+
 @dataclass(frozen=True)
 class Case:
     """A bad file or folder, and what a run file would say of it."""
@@ -102,10 +116,8 @@ def bad_file(number: int, folder: Path) -> Case:
         settings["symbols"] = "all"
     if random.random() < 0.1:
         settings["timeframe"] = str(random.choice(["1m", "5m", "1h", "1d", "1w"]))
-    if random.random() < 0.1:
-        settings |= [{"timezone": NEW_YORK}, {"stamp": "start"}, {"date_format": "%d/%m/%Y"}, {"timezone": "UTC"}][
-            random.integers(4)
-        ]
+    for _ in range(int(random.choice([0, 0, 0, 1, 2]))):
+        settings |= SETTINGS[random.integers(len(SETTINGS))]
     home = folder / str(number)
     home.mkdir()
     kind = random.random()
