@@ -43,7 +43,7 @@ def jumps(stack: Stack, spiked: Spikes) -> list[Jump]:
     """
     if len(stack.time) < 2:
         return []
-    opened, close, usual = spiked.logs[0], spiked.logs[3], spiked.usual
+    opened, close, usual = spiked.opens, spiked.closes, spiked.usual
     gap = np.zeros(len(opened))
     gap[1:] = (opened[1:] - close[:-1]) * stack.joined
     odd = spiked.size > 0.0

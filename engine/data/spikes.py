@@ -22,9 +22,6 @@ _BACK = 8.0
 # A high or a low that its own bar and both neighbours are far from. Real ones of a few seconds are common.
 _WICK = 15.0
 
-# Rows of highs and lows, and which of two neighbours reaches further.
-_REACH = ((1, np.maximum), (2, np.minimum))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Spikes:
@@ -34,7 +31,7 @@ class Spikes:
         size: ``[bars]``: how many usual moves the bar, its high or its low stands apart; 0 where it is no spike.
         apart: ``[bars]``: whether it is the whole bar.
         ceiling, floor: ``[bars]``: what its neighbours, and what is sound of itself, reach up and down to.
-        logs: ``[4, bars]``: the logarithms of the prices.
+        opens, closes: ``[bars]``: logarithms of opens and closes.
         usual: ``[bars]``: see ``usual_moves``.
     """
 
@@ -42,7 +39,8 @@ class Spikes:
     apart: np.ndarray
     ceiling: np.ndarray
     floor: np.ndarray
-    logs: np.ndarray
+    opens: np.ndarray
+    closes: np.ndarray
     usual: np.ndarray
 
 
@@ -54,14 +52,14 @@ def spikes(stack: Stack) -> Spikes:
     lower, or higher, one of its own open and close, one of which may belong to it.
     """
     count = len(stack.time)
-    logs = np.log(stack.values[:4])
-    usual = usual_moves(stack, logs[3])
+    opens, closes = np.log(stack.values[0]), np.log(stack.values[3])
+    usual = usual_moves(stack, closes)
     size, apart = np.zeros(count), np.zeros(count, dtype=bool)
     ceiling, floor = np.full(count, np.inf), np.zeros(count)
-    at = _candidates(stack, logs, usual)
-    opened, high, low, close = logs[:, at]
-    around_high, around_low = (most(logs[row, at - 1], logs[row, at + 1]) for row, most in _REACH)
-    into, out = opened - logs[3, at - 1], logs[0, at + 1] - close
+    at = _candidates(stack, opens, closes, usual)
+    before, (opened, high, low, close), after = (np.log(stack.values[:4, at + step]) for step in (-1, 0, 1))
+    around_high, around_low = np.maximum(before[1], after[1]), np.minimum(before[2], after[2])
+    into, out = opened - before[3], after[0] - close
     back = np.where(into * out < 0.0, np.minimum(np.abs(into), np.abs(out)), 0.0) / usual[at]
     island = np.maximum(low - around_high, around_low - high) / usual[at]
     wick_up = high - np.maximum(np.minimum(opened, close), around_high)
@@ -73,21 +71,21 @@ def spikes(stack: Stack) -> Spikes:
     opened, high, low, close, _ = stack.values
     ceiling[at] = np.maximum(np.minimum(opened, close)[at], np.maximum(high[at - 1], high[at + 1]))
     floor[at] = np.minimum(np.maximum(opened, close)[at], np.minimum(low[at - 1], low[at + 1]))
-    return Spikes(size=size, apart=apart, ceiling=ceiling, floor=floor, logs=logs, usual=usual)
+    return Spikes(size=size, apart=apart, ceiling=ceiling, floor=floor, opens=opens, closes=closes, usual=usual)
 
 
-def _candidates(stack: Stack, logs: np.ndarray, usual: np.ndarray) -> np.ndarray:
+def _candidates(stack: Stack, opens: np.ndarray, closes: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """Positions of the few bars between two others that can be spikes at all, so that only they are looked at."""
     if len(stack.time) < 3:
         return np.empty(0, dtype=np.int64)
-    opened, high, low, close = logs
     unit = usual[1:-1]
-    moved = np.abs(np.diff(close))
-    opens = np.abs(opened[1:] - close[:-1])
+    moved = np.abs(np.diff(closes))
+    gaps = np.abs(opens[1:] - closes[:-1])
     least = min(_enough(stack), _APART_FLAT) * unit
     may = (moved[:-1] > least) & (moved[1:] > least)
-    may |= (high - low)[1:-1] > _WICK * unit
-    may |= (opens[:-1] > _BACK * unit) & (opens[1:] > _BACK * unit)
+    with np.errstate(over="ignore"):
+        may |= np.log(stack.values[1, 1:-1] / stack.values[2, 1:-1]) > _WICK * unit
+    may |= (gaps[:-1] > _BACK * unit) & (gaps[1:] > _BACK * unit)
     return np.flatnonzero(may & stack.joined[:-1] & stack.joined[1:]) + 1
 
 

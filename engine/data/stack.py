@@ -40,7 +40,7 @@ class Stack:
     @cached_property
     def owner(self) -> np.ndarray:
         """``[bars]``: the number of the symbol whose bar it is."""
-        return np.repeat(np.arange(len(self.symbols)), np.diff(self.starts))
+        return np.repeat(np.arange(len(self.symbols), dtype=np.int32), np.diff(self.starts))
 
     @cached_property
     def distinct(self) -> tuple[np.ndarray, pd.DatetimeIndex]:
@@ -60,11 +60,10 @@ class Stack:
         """Without the bars that are not to be kept."""
         if keep.all():
             return self
-        before = np.concatenate([[0], np.cumsum(keep)])
         bars = np.flatnonzero(keep)
         return replace(
             self,
-            starts=before[self.starts],
+            starts=np.searchsorted(bars, self.starts),
             time=self.time[bars],
             values=np.take(self.values, bars, axis=1),
             position=self.position[bars],
@@ -92,12 +91,12 @@ class Stack:
         return f"{where} ({self.at(bar):%Y-%m-%d %H:%M} UTC)"
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """One canonical frame a symbol, as ``Bars`` holds them, each with values of its own."""
+        """One canonical frame a symbol, as ``Bars`` holds them: parts of this stack, which is not to be used after."""
         result = {}
         index = pd.DatetimeIndex(self.time, dtype="datetime64[ns, UTC]", name="time", copy=True)
         columns = pd.Index(COLUMNS)
         for symbol, start, end in zip(self.symbols, self.starts[:-1], self.starts[1:], strict=True):
-            values = self.values[:, start:end].copy()
+            values = self.values[:, start:end]
             result[symbol] = pd.DataFrame(values.T, index=index[start:end], columns=columns, copy=False)
         return result
 
@@ -111,7 +110,7 @@ def stacked(raw: Raw) -> Stack:
     lengths = [len(frame) for frame in raw.frames.values()]
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     time = np.empty(starts[-1], dtype=np.int64)
-    position = np.empty(starts[-1], dtype=np.int64)
+    position = np.empty(starts[-1], dtype=np.int32)
     values = np.empty((len(COLUMNS), starts[-1]))
     for (symbol, frame), start, end in zip(raw.frames.items(), starts[:-1], starts[1:], strict=True):
         where = raw.origin(symbol)
@@ -119,7 +118,7 @@ def stacked(raw: Raw) -> Stack:
         check_columns(frame, where)
         times = utc_times(frame.index, where, rows)
         time[start:end] = times.asi8
-        position[start:end] = np.arange(end - start)
+        position[start:end] = np.arange(end - start, dtype=np.int32)
         table = frame.to_numpy() if tuple(frame.columns) == COLUMNS else None
         if table is not None and table.dtype == np.float64:
             values[:, start:end] = table.T
