@@ -22,7 +22,7 @@ import pandas as pd
 from engine.data.bars import COLUMNS
 from engine.data.manifest import Entry, Manifest, read_manifest
 from engine.data.places import CACHE
-from engine.data.segments import SUFFIX, DamagedError, Place, read_segment
+from engine.data.segments import SUFFIX, DamagedError, Place, Stored, read_segment
 from engine.errors import StorageError
 
 ACTIONS = ("split", "dividend")
@@ -107,7 +107,7 @@ class Shelf:
         for symbol, entry in entries.items():
             for number, place in enumerate(entry.places()):
                 wanted.setdefault(place.segment, {})[symbol, number] = place
-        frames: dict[tuple[str, int], pd.DataFrame] = {}
+        frames: dict[tuple[str, int], Stored] = {}
         damaged: set[str] = set()
         for segment, places in wanted.items():
             try:
@@ -142,6 +142,8 @@ def stored(folder: Path, what: str) -> Iterator[None]:
 
 def _between(entry: Entry, since: int | None, until: int | None) -> Entry:
     """The entry without the pieces that lie wholly before or after the two moments."""
+    if since is None and until is None:
+        return entry
     pieces = tuple(
         piece
         for piece in entry.pieces
@@ -150,19 +152,25 @@ def _between(entry: Entry, since: int | None, until: int | None) -> Entry:
     return replace(entry, pieces=pieces)
 
 
-def _series(symbol: str, entry: Entry, frames: Mapping[tuple[str, int], pd.DataFrame]) -> Series:
+def _series(symbol: str, entry: Entry, frames: Mapping[tuple[str, int], Stored]) -> Series:
     parts = [frames[symbol, number] for number in range(len(entry.pieces))]
-    frame = parts[0] if len(parts) == 1 else pd.concat(parts) if parts else empty_frame()
+    if len(parts) == 1:
+        frame, extra = parts[0].frame, parts[0].extra
+    else:
+        frame = pd.concat([part.frame for part in parts]) if parts else empty_frame()
+        extra = {
+            name: np.concatenate([part.extra[name] for part in parts]) for name in (parts[0].extra if parts else ())
+        }
     actions = None
     if entry.actions is not None:
-        actions = frames[symbol, len(entry.pieces)]
+        actions = frames[symbol, len(entry.pieces)].frame
     elif entry.tells_actions:
         actions = empty_frame(ACTIONS)
     return Series(
-        frame=frame.iloc[:, : len(COLUMNS)],
+        frame=frame,
         asked=entry.asked,
         fetched=entry.fetched,
-        extra={str(name): frame[name].to_numpy() for name in frame.columns[len(COLUMNS) :]},
+        extra=extra,
         actions=actions,
         origin=entry.origin,
     )

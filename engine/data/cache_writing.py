@@ -162,9 +162,10 @@ class _Stock:
                 frames = read_segment(self._shelf.folder / segment, places)
             except (DamagedError, OSError):
                 continue  # it stays where it is, and whoever reads it hears of it
-            for (symbol, place), frame in frames.items():
-                columns = tuple(frame.columns)
-                self._moved[place] = self._new(_rows(symbol, frame, columns), columns, "").place
+            for (symbol, place), found in frames.items():
+                columns = (*map(str, found.frame.columns), *found.extra)
+                rows = _rows(symbol, found.frame, columns[: found.frame.shape[1]], list(found.extra.values()))
+                self._moved[place] = self._new(rows, columns, "").place
 
     def write(self) -> None:
         """Writes all parts, those of one kind together, in as few segments as their size allows."""

@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.data.bars import COLUMNS
+
 Key = TypeVar("Key", bound=Hashable)
 
 SUFFIX = ".parquet"
@@ -21,6 +23,9 @@ PARTIAL = ".partial"
 
 # Rows of a segment, unless one series alone has more: enough for 500 symbols of five years of days.
 MOST_ROWS = 1_000_000
+
+# A frame of bars has so many columns; others follow them.
+_FRAME_COLUMNS = len(COLUMNS)
 
 # Rows of a row group: what is read at the least for one symbol.
 _GROUP_ROWS = 1 << 16
@@ -103,8 +108,16 @@ def write_durably(path: Path, data: bytes | memoryview | pa.Buffer) -> None:
         os.close(folder)
 
 
-def read_segment(path: Path, places: Mapping[Key, Place]) -> dict[Key, pd.DataFrame]:
-    """The frames of some places of one segment, by the keys that they are given; views of one block.
+@dataclass(frozen=True)
+class Stored:
+    """Rows that were read: a frame of the segment's first columns, and what stands beside it, by name."""
+
+    frame: pd.DataFrame
+    extra: dict[str, np.ndarray]
+
+
+def read_segment(path: Path, places: Mapping[Key, Place]) -> dict[Key, Stored]:
+    """What lies at some places of one segment, by the keys that they are given; views of one block.
 
     Raises:
         FileNotFoundError: it is not there any more.
@@ -128,7 +141,8 @@ def read_segment(path: Path, places: Mapping[Key, Place]) -> dict[Key, pd.DataFr
             filled += len(chunk)
     del table
     index = pd.DatetimeIndex(times, tz="UTC", name="time", copy=False)
-    frame = pd.DataFrame(block.T, index=index, columns=columns, copy=False)
+    first = columns[:_FRAME_COLUMNS]
+    frame = pd.DataFrame(block[: len(first)].T, index=index, columns=first, copy=False)
     # Where each row group begins in what was read; those that were not read take no room.
     read = np.zeros(len(bounds), dtype=np.int64)
     for group in groups:
@@ -136,9 +150,12 @@ def read_segment(path: Path, places: Mapping[Key, Place]) -> dict[Key, pd.DataFr
     skipped = bounds - np.cumsum(read)
     group_of = np.searchsorted(bounds, [place.start for place in places.values()], side="right") - 1
     starts = [place.start - int(skipped[group]) for place, group in zip(places.values(), group_of, strict=True)]
-    return {
-        key: frame.iloc[start : start + place.count] for (key, place), start in zip(places.items(), starts, strict=True)
-    }
+    extra = list(enumerate(columns))[_FRAME_COLUMNS:]
+    found = {}
+    for (key, place), start in zip(places.items(), starts, strict=True):
+        rows = slice(start, start + place.count)
+        found[key] = Stored(frame.iloc[rows], {name: block[position, rows] for position, name in extra})
+    return found
 
 
 def _groups(file: pq.ParquetFile, places: Collection[Place]) -> tuple[list[int], np.ndarray]:
