@@ -11,7 +11,8 @@ from engine.data.checking import Checked, Coverage, shared_gap
 from engine.data.findings import changed_in_hindsight
 from engine.data.quality import KINDS, Finding, Kind
 from engine.data.timeframes import is_intraday
-from engine.report.data_figures import clock_figure, coverage_figure, spot_figure, spot_label
+from engine.report.data_figures import spot_figure, spot_label
+from engine.report.data_maps import clock_figure, coverage_figure
 from engine.report.data_words import (
     MEANINGS,
     at,

@@ -21,7 +21,7 @@ from engine.data.quality import KINDS
 from engine.data.raw import Raw
 from engine.data.samples import read_sample
 from engine.data_check import check_data
-from engine.report.data_figures import missing_times
+from engine.report.data_maps import missing_times
 from engine.report.data_page import SYMBOLS_LISTED, render_data_check
 from engine.report.data_words import MEANINGS, verdict
 from engine.report.figures import LOSS
