@@ -19,7 +19,7 @@ _DAY_NANOSECONDS = 86_400_000_000_000
 _NEW_YORK_NANOSECONDS = 5 * 3_600_000_000_000
 
 # The exchange's calendar is known from here on, and pandas' nanosecond times end in 2262.
-_KNOWN_YEARS = (1885, 2199)
+KNOWN_YEARS = (1885, 2199)
 
 # Calendars are built in whole decades that hold at least these years, so that one build serves nearly every call.
 _USUAL_YEARS = (1990, 2029)
@@ -111,11 +111,11 @@ def _closes(calendar: exchange_calendars.ExchangeCalendar, positions: np.ndarray
 def _calendar(dates: pd.DatetimeIndex) -> exchange_calendars.ExchangeCalendar:
     """A calendar that covers the dates."""
     first, last = (dates.min().year, dates.max().year) if len(dates) else _USUAL_YEARS
-    if first < _KNOWN_YEARS[0] or last > _KNOWN_YEARS[1]:
-        far = dates.min() if first < _KNOWN_YEARS[0] else dates.max()
+    if first < KNOWN_YEARS[0] or last > KNOWN_YEARS[1]:
+        far = dates.min() if first < KNOWN_YEARS[0] else dates.max()
         raise DataError(
-            f"{far.year}-{far.month:02}-{far.day:02}: the exchange's calendar is known from {_KNOWN_YEARS[0]} to "
-            f"{_KNOWN_YEARS[1]}; correct the date"
+            f"{far.year}-{far.month:02}-{far.day:02}: the exchange's calendar is known from {KNOWN_YEARS[0]} to "
+            f"{KNOWN_YEARS[1]}; correct the date"
         )
     return _built_calendar(min(first - first % 10, _USUAL_YEARS[0]), max(last - last % 10 + 9, _USUAL_YEARS[1]))
 

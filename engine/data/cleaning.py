@@ -13,7 +13,7 @@ from engine.data.gaps import gaps, late_and_early
 from engine.data.quality import KINDS, Action, Finding, Kind, Quality
 from engine.data.raw import Raw
 from engine.data.record import Record
-from engine.data.session_fit import check_stamps, outside
+from engine.data.session_fit import check_reach, check_stamps, outside
 from engine.data.stack import Stack, stacked
 from engine.data.suspects import shaped
 from engine.data.timeframes import is_intraday, spans_days
@@ -47,6 +47,7 @@ def clean(raw: Raw, policy: CleaningConfig) -> tuple[dict[str, pd.DataFrame], Qu
     record = Record()
     stack = _sorted(stacked(raw), policy, record)
     if raw.market:
+        check_reach(stack)
         check_stamps(stack, zone=policy.off_session != "flag")
         stack = _in_session(stack, policy, record)
         _told(gaps(stack), stack, policy.gap, record)

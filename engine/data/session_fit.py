@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from engine.data.calendars import ZONE, session_hours, sessions_of
+from engine.data.calendars import KNOWN_YEARS, ZONE, session_hours, sessions_of
 from engine.data.stack import Stack
 from engine.data.timeframes import duration, in_session, is_intraday, spans_days
 from engine.errors import DataError
@@ -40,6 +40,22 @@ _OPENING = 0.2
 
 # A share of sessions whose last bar ends after the close though none begins before the open.
 _MOST = 0.5
+
+
+def check_reach(stack: Stack) -> None:
+    """Check that the exchange's calendar is known at all bars.
+
+    Raises:
+        DataError: one lies before or after it; names the first one.
+    """
+    first, last = KNOWN_YEARS
+    bounds = [pd.Timestamp(f"{year}-01-02", tz="UTC").value for year in (first, last + 1)]
+    far = (stack.time < bounds[0]) | (stack.time >= bounds[1])
+    if far.any():
+        raise DataError(
+            f"{stack.place(int(np.argmax(far)))}: the exchange's calendar is known from {first} to {last}; correct the "
+            "time"
+        )
 
 
 def outside(stack: Stack) -> np.ndarray:

@@ -172,6 +172,18 @@ def test_bars_of_another_market_are_refused():
         cleaned(whole, "5m")
 
 
+@pytest.mark.parametrize("year", [1700, 1884, 2200, 2250])
+def test_times_out_of_the_calendars_reach_are_refused_by_their_place(year: int):
+    frame = days(10)
+    far = frame.set_axis(
+        frame.index[:4].insert(4, pd.Timestamp(f"{year}-03-04 21:00", tz="UTC")).append(frame.index[5:])
+    )
+    with pytest.raises(
+        DataError, match=rf"ACME, bar 5 \({year}-03-04 21:00 UTC\): the exchange's calendar is known from"
+    ):
+        cleaned(far)
+
+
 # --- zones and stamps -------------------------------------------------------------------------------------------------
 
 
