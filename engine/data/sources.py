@@ -158,7 +158,8 @@ def _asking_for(members: tuple[str, ...], data: DataConfig, folder: Path) -> Dat
         asked = tuple(s for s in SAMPLES[data.source.removeprefix("sample:")].symbols if s in set(members))
     elif data.source == "files" and data.path is not None and (folder / data.path).is_dir():
         names = symbols_named_in(folder / data.path)
-        asked = tuple(symbol for symbol in members if symbol in names)
+        # Where no file is named after a member, the files may hold many symbols each.
+        asked = tuple(symbol for symbol in members if symbol in names) or (ALL,)
     else:
         # What one file holds is known when it is read; who asks a service hears whom it does not have.
         asked = (ALL,) if data.source == "files" else members

@@ -184,3 +184,14 @@ def test_a_partitioned_data_set_is_read(tmp_path: Path):
         "2024-01-30",
         "2024-01-31",
     ]
+
+
+def test_members_are_found_in_a_folder_of_long_files(tmp_path: Path):
+    folder = tmp_path / "days"
+    folder.mkdir()
+    rows = SAMPLES["polygon, days"].text.splitlines()
+    for number, row in enumerate(rows[1:]):
+        (folder / f"{number}.csv").write_text("\n".join([rows[0], row, row.replace("ACME", "OTHER"), ""]))
+    (tmp_path / "members.csv").write_text("symbol,start,end\nACME,2020-01-02,\nGONE,2020-01-02,\n")
+    bars = load_bars(DataConfig(source="files", universe=tmp_path / "members.csv", path=folder), tmp_path)
+    assert bars.symbols == ("ACME",)
