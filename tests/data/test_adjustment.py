@@ -209,3 +209,21 @@ def test_factors_beyond_the_reach_of_numbers_are_refused():
     for ratio in (1e6, 1e-6):
         with pytest.raises(DataError, match="beyond the reach of numbers"):
             closes_of(of([10.0] * 61, dict.fromkeys(days, (ratio, 0.0))), "split")
+
+
+def test_columns_of_splits_dividends_and_adjusted_closes_are_mapped(file: Path):
+    file.write_text(
+        file.read_text().replace("divCash", "Bar").replace("splitFactor", "Teil").replace("adjClose", "Ber")
+    )
+    columns = {"dividend": "Bar", "split": "Teil"}
+    assert read(file, adjustment="all", columns=columns).frames["ACME"]["close"].iloc[0] == pytest.approx(49.0)
+    with pytest.raises(DataError, match="no adjusted close above zero"):
+        read(file, adjustment="all", columns={"adjusted": "Ber"})
+
+
+def test_files_that_are_adjusted_otherwise_are_not_mixed(tmp_path: Path):
+    rows = "".join(f"{day},1,1,1,1,1,1\n" for day in DAYS)
+    (tmp_path / "A.csv").write_text("Date,Open,High,Low,Close,Adj Close,Volume\n" + rows)
+    (tmp_path / "B.csv").write_text("Date,Open,High,Low,Close,Volume,Adj Close\n" + rows)
+    with pytest.raises(DataError, match=r"some files are adjusted \(none, split\) and others otherwise"):
+        load_bars(DataConfig(source="files", symbols="all", path=tmp_path), Path())

@@ -1,5 +1,6 @@
 """Bars from CSV and Parquet files, in every layout, and what is said of bad ones."""
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -515,3 +516,18 @@ def test_a_pickle_in_disguise_is_not_loaded(tmp_path: Path):
     (tmp_path / "bars.pkl").rename(tmp_path / "bars.parquet")
     with pytest.raises(DataError, match="could not be read"):
         read(tmp_path / "bars.parquet")
+
+
+def test_a_packed_file_that_would_fill_the_memory_is_refused(tmp_path: Path):
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(gzip.compress(LINES)[:-4] + (2**32 - 1).to_bytes(4, "little"))
+    with pytest.raises(DataError, match=r"bytes unpack to 4294967295, more than bars ever do"):
+        read(path)
+
+
+def test_a_column_of_nothing_is_missing_values_and_no_text(tmp_path: Path):
+    path = tmp_path / "acme.csv"
+    path.write_text(HEADER + "".join(f"{day},10,12,9,11,\n" for day in DAYS))
+    raw = read_raw(DataConfig(source="files", symbols=("ACME",), path=path), Path())
+    assert raw.frames["ACME"]["volume"].isna().all()
+    assert (raw.frames["ACME"].dtypes == np.float64).all()
