@@ -75,9 +75,9 @@ def made(timeframe: str, seed: int) -> pd.DataFrame:
     opens, closes = opens[~opens.isna()], closes[~closes.isna()]
     if timeframe == "1d":
         times = closes
-    elif timeframe == "1w":
-        weeks = sessions_of(closes).to_period("W")
-        times = closes[~weeks.duplicated(keep="last")]
+    elif timeframe in ("1w", "1mo"):
+        periods = sessions_of(closes).to_period("W" if timeframe == "1w" else "M")
+        times = closes[~periods.duplicated(keep="last")]
     else:
         times = pd.DatetimeIndex(np.concatenate([
             pd.date_range(o + pd.Timedelta(minutes=30), c, freq="30min").as_unit("ns").asi8
@@ -129,7 +129,7 @@ def hashes(source: Fake, cache: Path) -> dict[str, str]:
 DAYS = st.dates(date(2021, 11, 1), date(2022, 3, 31))
 
 
-@pytest.mark.parametrize("timeframe", ["1d", "1w", "30m"])
+@pytest.mark.parametrize("timeframe", ["1d", "1w", "1mo", "30m"])
 @given(spans=st.lists(st.tuples(DAYS, DAYS, st.integers(0, 3)), min_size=1, max_size=5))
 @settings(max_examples=12, deadline=None)
 def test_reading_from_the_cache_equals_reading_fresh(
