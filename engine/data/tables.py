@@ -212,7 +212,7 @@ def _require_plausible_size(path: Path) -> None:
 
 def _blank(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Lines with nothing in them: they are no rows, but they count."""
-    empty = (frame["time"].isna() | (frame["time"] == "")).to_numpy(dtype=bool, copy=True)
+    empty = frame["time"].isin(["", None]).to_numpy(dtype=bool, copy=True)
     if empty.any():
         suspects = frame.loc[empty, names]
         empty[empty] = (suspects.isna() | (suspects == "")).all(axis=1).to_numpy(dtype=bool)
@@ -344,6 +344,8 @@ def _table(
 
 
 def _numbers(column: pd.Series, layout: Layout) -> _Numbers:
+    if column.dtype == np.float64 or column.dtype == np.int64:
+        return column.to_numpy(dtype=np.float64), None
     absent = column.isna().to_numpy(dtype=bool, copy=True)
     if pd.api.types.is_bool_dtype(column.dtype):
         numbers = np.full(len(column), np.nan)
