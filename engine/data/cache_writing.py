@@ -193,7 +193,7 @@ def _rows(symbol: str, frame: pd.DataFrame, columns: Sequence[str], more: Sequen
     chosen = frame if tuple(frame.columns) == tuple(columns) else frame[list(columns)]
     values = chosen.to_numpy(dtype=np.float64).T
     times = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
-    return Rows(symbol=symbol, times=times, values=np.vstack([values, *more]) if more else values)
+    return Rows(symbol=symbol, times=times, values=[*values, *more])
 
 
 def _pieces(symbol: str, frame: pd.DataFrame, more: Sequence[np.ndarray], *, yearly: bool) -> Iterator[Rows]:
@@ -205,7 +205,7 @@ def _pieces(symbol: str, frame: pd.DataFrame, more: Sequence[np.ndarray], *, yea
         cuts = np.flatnonzero(np.diff(years)) + 1
     for start, stop in zip([0, *cuts], [*cuts, len(whole.times)], strict=True):
         if stop > start:
-            yield Rows(symbol=symbol, times=whole.times[start:stop], values=whole.values[:, start:stop])
+            yield Rows(symbol=symbol, times=whole.times[start:stop], values=[v[start:stop] for v in whole.values])
 
 
 def _batches(parts: Sequence[tuple[Place, Rows]]) -> Iterator[list[tuple[Place, Rows]]]:

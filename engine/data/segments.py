@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -46,16 +46,17 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of one series as they are stored: UTC nanoseconds, and float64 values ``[columns, rows]``."""
+    """Rows of one series as they are stored: UTC nanoseconds, and the float64 values of each column."""
 
     symbol: str
     times: np.ndarray
-    values: np.ndarray
+    values: Sequence[np.ndarray]
 
     def digest(self) -> str:
         """SHA-256 of times and values, to the bit."""
         sha = hashlib.sha256(np.ascontiguousarray(self.times, dtype="<i8").data)
-        sha.update(np.ascontiguousarray(self.values, dtype="<f8").data)
+        for column in self.values:
+            sha.update(np.ascontiguousarray(column, dtype="<f8").data)
         return sha.hexdigest()
 
 
@@ -65,27 +66,58 @@ def write_segment(folder: Path, columns: Sequence[str], parts: Sequence[Rows]) -
     Raises:
         OSError: it could not be written.
     """
+    partial = folder / f"segment.{os.getpid()}{PARTIAL}"
+    schema = pa.schema(
+        [("symbol", pa.dictionary(pa.int32(), pa.string())), ("time", pa.timestamp("ns", tz="UTC"))]
+        + [(name, pa.float64()) for name in columns]
+    )
+    try:
+        with open(partial, "wb") as file:
+            # Times and prices hardly repeat: dictionaries would cost more than they save.
+            options = {"compression": "lz4", "use_dictionary": ["symbol"], "write_statistics": False}
+            with pq.ParquetWriter(file, schema, **options) as writer:
+                for group in _grouped(parts):
+                    writer.write_table(_table(group, schema), row_group_size=_GROUP_ROWS)
+            file.flush()
+            os.fsync(file.fileno())
+        with open(partial, "rb") as file:
+            name = hashlib.file_digest(file, "sha256").hexdigest() + SUFFIX
+        os.replace(partial, folder / name)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync(folder)
     counts = [len(part.times) for part in parts]
-    symbols = pa.DictionaryArray.from_arrays(
-        np.repeat(np.arange(len(parts), dtype=np.int32), counts), [part.symbol for part in parts]
-    )
-    times = pa.array(np.concatenate([part.times for part in parts])).view(pa.timestamp("ns", tz="UTC"))
-    values = [np.concatenate([part.values[i] for part in parts]) for i in range(len(columns))]
-    # A NaN stays the NaN that it was: Arrow makes nulls of them only when it is asked to.
-    table = pa.table({"symbol": symbols, "time": times, **dict(zip(columns, map(pa.array, values), strict=True))})
-    sink = pa.BufferOutputStream()
-    # Times and prices hardly repeat: dictionaries would cost more than they save.
-    pq.write_table(
-        table, sink, row_group_size=_GROUP_ROWS, compression="lz4", use_dictionary=["symbol"], write_statistics=False
-    )
-    data = sink.getvalue()
-    name = hashlib.sha256(data).hexdigest() + SUFFIX
-    write_durably(folder / name, data)
     starts = np.cumsum([0, *counts])
     return [Place(segment=name, start=int(s), count=n) for s, n in zip(starts, counts, strict=False)]
 
 
-def write_durably(path: Path, data: bytes | memoryview | pa.Buffer) -> None:
+def _grouped(parts: Sequence[Rows]) -> Iterator[list[Rows]]:
+    """The parts, so many together that they fill a row group: only those are copied at a time."""
+    group: list[Rows] = []
+    total = 0
+    for part in parts:
+        if group and total + len(part.times) > _GROUP_ROWS:
+            yield group
+            group, total = [], 0
+        group.append(part)
+        total += len(part.times)
+    if group:
+        yield group
+
+
+def _table(parts: Sequence[Rows], schema: pa.Schema) -> pa.Table:
+    counts = [len(part.times) for part in parts]
+    symbols = pa.DictionaryArray.from_arrays(
+        np.repeat(np.arange(len(parts), dtype=np.int32), counts), pa.array([part.symbol for part in parts], pa.string())
+    )
+    times = pa.array(np.concatenate([part.times for part in parts])).view(pa.timestamp("ns", tz="UTC"))
+    # A NaN stays the NaN that it was: Arrow makes nulls of them only when it is asked to.
+    values = [pa.array(np.concatenate(column)) for column in zip(*(part.values for part in parts), strict=True)]
+    return pa.Table.from_arrays([symbols, times, *values], schema=schema)
+
+
+def write_durably(path: Path, data: bytes) -> None:
     """All of the file, on the disk, or none of it: whoever looks sees the old one or the new one.
 
     Raises:
@@ -101,11 +133,15 @@ def write_durably(path: Path, data: bytes | memoryview | pa.Buffer) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -130,16 +166,17 @@ def read_segment(path: Path, places: Mapping[Key, Place]) -> dict[Key, Stored]:
     file = pq.ParquetFile(pa.BufferReader(data))
     groups, bounds = _groups(file, places.values())
     columns = [name for name in file.schema_arrow.names if name not in ("symbol", "time")]
-    table = file.read_row_groups(groups, columns=["time", *columns])
-    del data
-    times = table["time"].combine_chunks().view(pa.int64()).to_numpy()
-    block = np.empty((len(columns), table.num_rows))
-    for position, name in enumerate(columns):
-        filled = 0
-        for chunk in table[name].chunks:
-            block[position, filled : filled + len(chunk)] = chunk.to_numpy()
-            filled += len(chunk)
-    del table
+    total = sum(int(bounds[group + 1] - bounds[group]) for group in groups)
+    times, block = np.empty(total, dtype=np.int64), np.empty((len(columns), total))
+    filled = 0
+    for group in groups:
+        table = file.read_row_group(group, columns=["time", *columns])
+        there = slice(filled, filled + table.num_rows)
+        times[there] = table["time"].combine_chunks().view(pa.int64()).to_numpy()
+        for position, name in enumerate(columns):
+            block[position, there] = table[name].to_numpy()
+        filled += table.num_rows
+    del data, file
     index = pd.DatetimeIndex(times, tz="UTC", name="time", copy=False)
     first = columns[:_FRAME_COLUMNS]
     frame = pd.DataFrame(block[: len(first)].T, index=index, columns=first, copy=False)
