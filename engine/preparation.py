@@ -80,7 +80,7 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
         DataError: bars are missing or malformed.
         StrategyError: the strategy could not be loaded.
     """
-    bars = load_bars(config.data, config.folder, within=config.spans.extent)
+    bars = load_bars(config.data, config.folder, root=root, within=config.spans.extent)
     forecaster = forecaster_of(config, root)
     remarks: tuple[str, ...] = ()
     if forecaster is not None:
@@ -98,12 +98,12 @@ def prepare(config: RunConfig, *, root: Path) -> Prepared:
     )
 
 
-def base_bars(config: RunConfig) -> Bars | None:
+def base_bars(config: RunConfig, *, root: Path = Path()) -> Bars | None:
     """The shorter bars that the run file's are made of, as an exchange tells them; None where there are none."""
     if config.data.base is None:
         return None
     data = config.data.model_copy(update={"timeframe": config.data.base, "base": None, "slower": None})
-    return load_bars(data, config.folder, within=config.spans.extent)
+    return load_bars(data, config.folder, root=root, within=config.spans.extent)
 
 
 def forecaster_of(config: RunConfig, root: Path) -> Forecaster | None:
