@@ -192,7 +192,7 @@ def test_several_problems_are_counted(tmp_path: Path) -> None:
         # YAML reads the ticker ON as true and 0700 as 448.
         ("data.symbols=[ON]", "data.symbols.0: expected text (quote what YAML reads as something else), found True"),
         ("data.symbols=[0700]", "data.symbols.0: expected text (quote what YAML reads as something else), found 448"),
-        ("data.timeframe=2d", "data.timeframe: expected minutes, hours, a day or a week, such as 5m"),
+        ("data.timeframe=2d", "data.timeframe: expected minutes, hours, a day, a week or a month, such as 5m"),
         ("data.timeframe=0m", "data.timeframe: expected minutes"),
         ("data.warmup_bars=-1", "data.warmup_bars: input should be greater than or equal to 0, found -1"),
         ("data.columns=[close]", "data.columns: expected a section of key: value lines"),
