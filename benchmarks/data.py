@@ -27,10 +27,10 @@ from benchmarks.harness import (
     timed,
 )
 from engine.config import DataConfig
-from engine.data.cache import shelves
+from engine.data.cache.imports import import_files, read_imported
+from engine.data.cache.shelves import shelves
 from engine.data.calendars import session_hours
-from engine.data.cleaning import clean
-from engine.data.imports import import_files, read_imported
+from engine.data.cleaning.pipeline import clean
 
 NAME = "data"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -171,8 +171,8 @@ import json, sys
 from pathlib import Path
 import pandas as pd
 from engine.config import DataConfig
-from engine.data.cleaning import clean
-from engine.data.imports import import_files, read_imported
+from engine.data.cleaning.pipeline import clean
+from engine.data.cache.imports import import_files, read_imported
 section, place, cache, small = DataConfig.model_validate(json.loads(sys.argv[1])), *map(Path, sys.argv[2:])
 
 def peak_bytes():

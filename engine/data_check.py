@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.data.checking import Checked, check_bars, shared_gap
-from engine.data.findings import findings_frame
+from engine.data.cleaning.checking import Checked, check_bars, shared_gap
+from engine.data.cleaning.findings import findings_frame
 from engine.data.sources import read_raw
 from engine.errors import DataError
 from engine.report.data_page import render_data_check

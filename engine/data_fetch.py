@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.data.cache import Shelf, shelves
-from engine.data.fetching import refresh, shelf_of
-from engine.data.imports import import_files
-from engine.data.manifest import Entry
-from engine.data.places import cache_folder
+from engine.data.cache.fetching import refresh, shelf_of
+from engine.data.cache.imports import import_files
+from engine.data.cache.manifest import Entry
+from engine.data.cache.places import cache_folder
+from engine.data.cache.shelves import Shelf, shelves
 from engine.data.sources import asked_for, network_source
 from engine.errors import ConfigError, DataError
 

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from engine.checks import Differs, Question
-from engine.data.places import cache_folder
+from engine.data.cache.places import cache_folder
 
 PACKAGES = "packages"
 _NAME = "nextbar"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig, digest, dump
-from engine.data.findings import tallied
+from engine.data.cleaning.findings import tallied
 from engine.errors import ConfigError, DataError, NextbarError, StrategyError
 from engine.live.journal import FILE, Journal
 from engine.notices import Notifier, Silence, from_environment

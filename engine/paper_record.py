@@ -13,7 +13,7 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
-from engine.data.findings import within
+from engine.data.cleaning.findings import within
 from engine.data.sources import load_benchmark, load_universe
 from engine.data.universe import Membership
 from engine.errors import DataError

@@ -11,7 +11,7 @@ import pandas as pd
 from engine.config import ALL, DataConfig
 from engine.data.bars import Bars
 from engine.data.calendars import sessions_of
-from engine.data.findings import changed_in_hindsight, tallied
+from engine.data.cleaning.findings import changed_in_hindsight, tallied
 from engine.data.quality import Quality
 from engine.data.universe import survivorship_of
 from engine.simulation.simulate import Simulation

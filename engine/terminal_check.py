@@ -10,7 +10,7 @@ from rich.text import Text
 from engine.terminal import console, say, warn
 
 if TYPE_CHECKING:
-    from engine.data.checking import Coverage
+    from engine.data.cleaning.checking import Coverage
     from engine.data_check import DataCheck
 
 _SYMBOLS_SHOWN = 20

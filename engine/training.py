@@ -12,8 +12,8 @@ import pandas as pd
 
 from engine.config import LstmConfig, RunConfig, SpanName, digest, dump
 from engine.data.bars import Bars
+from engine.data.cleaning.findings import within
 from engine.data.cuts import check_cuts, labelled_slice
-from engine.data.findings import within
 from engine.data.sources import load_bars
 from engine.errors import BundleError, ConfigError
 from engine.remarks import cleaning

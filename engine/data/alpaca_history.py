@@ -13,9 +13,9 @@ import pandas as pd
 from engine.config import DataConfig
 from engine.credentials import Credentials, find_credentials
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, exchange_time, fetch_raw
+from engine.data.cache.ranges import Fetched
 from engine.data.calendars import ZONE
 from engine.data.patience import patient
-from engine.data.ranges import Fetched
 from engine.errors import BrokerError
 
 

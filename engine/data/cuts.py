@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.data.bars import Bars
 from engine.data.calendars import ZONE
-from engine.data.findings import within
+from engine.data.cleaning.findings import within
 from engine.errors import ConfigError, DataError
 
 

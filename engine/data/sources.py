@@ -15,16 +15,16 @@ from engine.data.adjustment import adjusted, can_adjust
 from engine.data.aggregation import aggregated, check_timeframes
 from engine.data.alpaca_history import AlpacaHistory
 from engine.data.bars import Bars, bars_of
-from engine.data.cleaning import clean
-from engine.data.fetching import Source, read_network
-from engine.data.files import read_files, symbols_named_in
-from engine.data.imports import read_imported
-from engine.data.places import cache_folder
+from engine.data.cache.fetching import Source, read_network
+from engine.data.cache.imports import read_imported
+from engine.data.cache.places import cache_folder
+from engine.data.cleaning.pipeline import clean
+from engine.data.files.reading import read_files, symbols_named_in
+from engine.data.files.tables import suffix_of, symbol_of
 from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
-from engine.data.tables import suffix_of, symbol_of
 from engine.data.timeframes import check_alignment, check_spacings
 from engine.data.universe import Membership, read_universe
 from engine.data.yahoo import YahooHistory

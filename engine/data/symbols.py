@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from engine.data.columns import listed, shown
+from engine.data.files.columns import listed, shown
 from engine.errors import ConfigError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from engine.data.bar_faults import described, sound
 from engine.data.bars import COLUMNS
+from engine.data.cleaning.bar_faults import described, sound
 from engine.errors import DataError
 
 PRICES = COLUMNS[:4]

@@ -16,9 +16,9 @@ import pandas as pd
 
 from engine.config import DataConfig
 from engine.data.bars import COLUMNS
-from engine.data.cache import ACTIONS, empty_frame
+from engine.data.cache.ranges import Fetched
+from engine.data.cache.shelves import ACTIONS, empty_frame
 from engine.data.calendars import ZONE, session_hours
-from engine.data.ranges import Fetched
 from engine.data.timeframes import bar_ends, in_session, spans_days
 from engine.errors import ConfigError, DataError
 

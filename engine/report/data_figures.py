@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import COLUMNS
-from engine.data.checking import Checked
+from engine.data.cleaning.checking import Checked
 from engine.data.quality import EVERY_SYMBOL, Finding
 from engine.report.data_words import at, where, whose
 from engine.report.figures import GAIN, LOSS, STRATEGY, Figure, escaped, page_layout, values_of

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from engine.data.calendars import ZONE, sessions_of
-from engine.data.checking import Checked, Coverage
+from engine.data.cleaning.checking import Checked, Coverage
 from engine.report.data_words import counted
 from engine.report.figures import Figure, escaped, page_layout
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from engine.data.checking import Checked, Coverage, shared_gap
-from engine.data.findings import changed_in_hindsight
+from engine.data.cleaning.checking import Checked, Coverage, shared_gap
+from engine.data.cleaning.findings import changed_in_hindsight
 from engine.data.quality import KINDS, Finding, Kind
 from engine.data.timeframes import is_intraday
 from engine.report.data_figures import spot_figure, spot_label

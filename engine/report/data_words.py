@@ -11,8 +11,8 @@ import pandas as pd
 
 from engine.config import CleaningConfig
 from engine.data.calendars import ZONE
-from engine.data.checking import Checked
-from engine.data.findings import changed_in_hindsight, tallied
+from engine.data.cleaning.checking import Checked
+from engine.data.cleaning.findings import changed_in_hindsight, tallied
 from engine.data.quality import EVERY_SYMBOL, KINDS, Finding, Kind
 from engine.data.timeframes import is_intraday
 

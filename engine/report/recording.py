@@ -13,7 +13,7 @@ import pandas as pd
 
 from engine.config import ALL, BundleReference, RunConfig, SpanName, digest, dump
 from engine.data.bars import Bars
-from engine.data.findings import changed_in_hindsight, findings_frame, tallied
+from engine.data.cleaning.findings import changed_in_hindsight, findings_frame, tallied
 from engine.data.universe import survivorship_of
 from engine.errors import NextbarError
 from engine.report.hashes import fills_hash, orders_hash

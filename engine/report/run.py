@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from engine.data.findings import findings_frame, quality_from
+from engine.data.cleaning.findings import findings_frame, quality_from
 from engine.data.quality import Quality
 from engine.errors import ConfigError, DataError, StorageError
 from engine.report import frames

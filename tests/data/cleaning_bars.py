@@ -8,7 +8,7 @@ import pandas as pd
 from engine.config import CleaningConfig
 from engine.data.bars import COLUMNS
 from engine.data.calendars import session_closes, session_hours, sessions_between
-from engine.data.cleaning import clean
+from engine.data.cleaning.pipeline import clean
 from engine.data.quality import Finding, Quality
 from engine.data.raw import Raw
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import cache_writing, segments
-from engine.data.cache import Series, Shelf, empty_frame, shelves
-from engine.data.cache_writing import writing
-from engine.data.places import cache_folder
+from engine.data.cache import segments
+from engine.data.cache.places import cache_folder
+from engine.data.cache.shelves import Series, Shelf, empty_frame, shelves
+from engine.data.cache.writing import writing
 from engine.errors import StorageError
 
 COLUMNS = ["open", "high", "low", "close", "volume"]
@@ -29,7 +29,7 @@ ABOUT = {"adjustment": "all"}
 
 # Each process is forked from one that has imported everything, and has no thread yet that a fork would lose.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["engine.data.cache_writing"])
+PROCESSES.set_forkserver_preload(["engine.data.cache.writing"])
 
 
 def frame(times: Any, seed: int = 0) -> pd.DataFrame:
@@ -154,7 +154,7 @@ def test_only_the_years_that_are_asked_for_are_read(tmp_path: Path) -> None:
 
 
 def test_many_symbols_share_segments_of_a_limited_size(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_writing, "MOST_ROWS", 100)
+    monkeypatch.setattr("engine.data.cache.writing.MOST_ROWS", 100)
     monkeypatch.setattr(segments, "_GROUP_ROWS", 7)
     frames = {f"S{number}": days(15 + number, seed=number) for number in range(30)}
     put(shelf, **frames)
@@ -250,7 +250,7 @@ def test_a_reader_whose_segment_has_been_replaced_looks_again(shelf: Shelf, monk
             put(shelf, A=days(4), B=days(6))
         return read(path, places)
 
-    monkeypatch.setattr("engine.data.cache.read_segment", late)
+    monkeypatch.setattr("engine.data.cache.shelves.read_segment", late)
     found = shelf.read(["A", "B"])
     assert replaced
     assert [len(found[symbol].frame) for symbol in ("A", "B")] == [4, 6]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.config import CleaningConfig
 from engine.data.bars import COLUMNS, bars_of
-from engine.data.cleaning import clean
+from engine.data.cleaning.pipeline import clean
 from engine.data.quality import KINDS, REPAIR_COLUMNS
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, load_sample, read_sample

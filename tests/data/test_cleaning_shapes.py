@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from cleaning_bars import changed, cleaned, days, found, minutes
 
-from engine.data.findings import changed_in_hindsight
+from engine.data.cleaning.findings import changed_in_hindsight
 from engine.errors import DataError
 
 PRICES = ["open", "high", "low", "close"]

@@ -12,10 +12,10 @@ from cleaning_bars import changed, days, minutes, without
 
 from engine.config import CleaningConfig, DataConfig, RunConfig
 from engine.data.bars import Bars
-from engine.data.checking import Checked, check_bars, tolerant
-from engine.data.cleaning import clean
+from engine.data.cleaning.checking import Checked, check_bars, tolerant
+from engine.data.cleaning.findings import changed_in_hindsight, findings_frame, quality_from, tallied, within
+from engine.data.cleaning.pipeline import clean
 from engine.data.cuts import with_history
-from engine.data.findings import changed_in_hindsight, findings_frame, quality_from, tallied, within
 from engine.data.quality import KINDS, Quality
 from engine.data.raw import Raw
 from engine.data.sources import completed, load_bars

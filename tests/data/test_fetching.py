@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.cache import ACTIONS, empty_frame
+from engine.data.cache.fetching import Outcome, read_network, refresh, shelf_of
+from engine.data.cache.ranges import Fetched
+from engine.data.cache.shelves import ACTIONS, empty_frame
 from engine.data.calendars import session_closes, session_hours, sessions_of
-from engine.data.fetching import Outcome, read_network, refresh, shelf_of
 from engine.data.patience import patient, seconds_to_wait
-from engine.data.ranges import Fetched
 from engine.data.raw import Raw
 from engine.data.timeframes import bar_starts
 from engine.errors import DataError

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from engine.config import DataConfig
-from engine.data import imports
-from engine.data.files import read_files
-from engine.data.imports import import_files, read_imported
+from engine.data.cache import imports
+from engine.data.cache.imports import import_files, read_imported
+from engine.data.files.reading import read_files
 from engine.data.raw import Raw
 from engine.data.sources import load_bars
 from engine.errors import DataError

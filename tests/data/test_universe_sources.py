@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from engine.config import DataConfig
 from engine.data.bars import Bars
-from engine.data.ranges import Fetched
+from engine.data.cache.ranges import Fetched
 from engine.data.sources import load_bars
 from engine.errors import ConfigError, DataError
 

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 import pytest
 
 from engine.config import CleaningConfig, DataConfig, RunConfig
-from engine.data.checking import Checked, check_bars
+from engine.data.cleaning.checking import Checked, check_bars
 from engine.data.quality import KINDS
 from engine.data.raw import Raw
 from engine.data.samples import read_sample

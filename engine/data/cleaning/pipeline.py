@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 
 from engine.config import CleaningConfig
-from engine.data.bar_faults import described, missing, sound
 from engine.data.bars import COLUMNS
-from engine.data.faulty_bars import without_impossible, without_missing
-from engine.data.gaps import gaps, late_and_early
+from engine.data.cleaning.bar_faults import described, missing, sound
+from engine.data.cleaning.faulty_bars import without_impossible, without_missing
+from engine.data.cleaning.gaps import gaps, late_and_early
+from engine.data.cleaning.record import Record
+from engine.data.cleaning.session_fit import check_reach, check_stamps, outside
+from engine.data.cleaning.stack import Stack, stacked
+from engine.data.cleaning.suspects import shaped
 from engine.data.quality import KINDS, Action, Finding, Kind, Quality
 from engine.data.raw import Raw
-from engine.data.record import Record
-from engine.data.session_fit import check_reach, check_stamps, outside
-from engine.data.stack import Stack, stacked
-from engine.data.suspects import shaped
 from engine.data.timeframes import is_intraday, spans_days
 from engine.data.validation import check_enough
 from engine.errors import DataError

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from engine.data.cache import Series, empty_frame
+from engine.data.cache.shelves import Series, empty_frame
 from engine.data.calendars import ZONE, sessions_of
 from engine.data.timeframes import first_days, is_intraday, last_days, spans_days
 

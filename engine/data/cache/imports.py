@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from engine.config import ALL, DataConfig, digest, dump
-from engine.data.cache import Series, Shelf, shelves
-from engine.data.cache_writing import writing
-from engine.data.files import read_files
-from engine.data.manifest import Entry
+from engine.data.cache.shelves import Series, Shelf, shelves
+from engine.data.cache.writing import writing
+from engine.data.files.reading import read_files
+from engine.data.cache.manifest import Entry
 from engine.data.raw import Raw
-from engine.data.tables import suffix_of
+from engine.data.files.tables import suffix_of
 from engine.errors import DataError
 
 SOURCE = "files"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine.config import CleaningConfig, DataConfig
 from engine.data.bars import Bars
-from engine.data.cleaning import clean
+from engine.data.cleaning.pipeline import clean
 from engine.data.quality import EVERY_SYMBOL, KINDS, Kind, Quality
 from engine.data.raw import Raw
 from engine.data.sources import completed

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from engine.data.segments import Place, write_durably
+from engine.data.cache.segments import Place, write_durably
 
 NAME = "manifest.json"
 _VERSION = 1
@@ -67,7 +67,7 @@ class Manifest:
     """A shelf's content.
 
     Attributes:
-        about: what all its series have in common, such as the adjustment; see ``engine.data.cache``.
+        about: what all its series have in common, such as the adjustment; see ``engine.data.cache.shelves``.
         entries: by symbol, sorted.
         sizes: the rows of each segment that it refers to, whether they are in use or not.
     """

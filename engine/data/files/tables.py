@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from engine.data.bars import COLUMNS
-from engine.data.columns import EXTRAS, recognised, shown
-from engine.data.vendors import (
+from engine.data.files.columns import EXTRAS, recognised, shown
+from engine.data.files.vendors import (
     PLAIN,
     YFINANCE,
     Layout,

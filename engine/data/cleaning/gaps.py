@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from engine.data.calendars import ZONE, session_closes, session_hours, sessions_between, sessions_of
+from engine.data.cleaning.stack import Stack
 from engine.data.quality import EVERY_SYMBOL, Finding, Kind
-from engine.data.stack import Stack
 from engine.data.timeframes import duration, is_intraday, last_days
 
 # A stretch that no symbol has is the market's or the source's own when so many thin symbols would hardly ever miss it

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.data.bar_faults import ROUNDING, described, excess, missing, sound, widened
 from engine.data.bars import COLUMNS
-from engine.data.record import Record
-from engine.data.stack import Stack
+from engine.data.cleaning.bar_faults import ROUNDING, described, excess, missing, sound, widened
+from engine.data.cleaning.record import Record
+from engine.data.cleaning.stack import Stack
 from engine.errors import DataError
 
 

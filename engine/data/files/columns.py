@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.data.bars import COLUMNS
-from engine.data.vendors import Layout, tidy
+from engine.data.files.vendors import Layout, tidy
 from engine.errors import ConfigError, DataError
 
 EXTRAS = ("adjusted", "dividend", "split")

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from engine.data.stack import Stack
+from engine.data.cleaning.stack import Stack
 
 _BLOCK = 64
 _ENOUGH = 16

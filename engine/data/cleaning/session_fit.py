@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from engine.data.calendars import KNOWN_YEARS, ZONE, session_hours, sessions_of
-from engine.data.stack import Stack
+from engine.data.cleaning.stack import Stack
 from engine.data.timeframes import duration, in_session, is_intraday, spans_days
 from engine.errors import DataError
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from engine.data.calendars import sessions_of
-from engine.data.spikes import Spikes
-from engine.data.stack import Stack
+from engine.data.cleaning.spikes import Spikes
+from engine.data.cleaning.stack import Stack
 
 # The smallest usual split is 5:4; on its morning the price may have moved by as much besides.
 _SMALLEST = np.log(5 / 4) - 0.02

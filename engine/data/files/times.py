@@ -12,9 +12,9 @@ import pandas as pd
 
 from engine.config import DataConfig
 from engine.data.calendars import ZONE, last_session_closes, session_hours
-from engine.data.columns import shown
+from engine.data.files.columns import shown
+from engine.data.files.vendors import Layout
 from engine.data.timeframes import duration, is_intraday, last_days, spans_days
-from engine.data.vendors import Layout
 from engine.errors import ConfigError, DataError
 
 _DAY = pd.Timedelta(days=1)

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import COLUMNS
-from engine.data.manifest import Entry, Manifest, read_manifest
-from engine.data.places import CACHE
-from engine.data.segments import SUFFIX, DamagedError, Place, Stored, read_segment
+from engine.data.cache.manifest import Entry, Manifest, read_manifest
+from engine.data.cache.places import CACHE
+from engine.data.cache.segments import SUFFIX, DamagedError, Place, Stored, read_segment
 from engine.errors import StorageError
 
 ACTIONS = ("split", "dividend")

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import COLUMNS
+from engine.data.cleaning.stack import Stack
 from engine.data.quality import KINDS, REPAIR_COLUMNS, Action, Finding, Kind, Quality, no_repairs
-from engine.data.stack import Stack
 
 # Names one symbol's bars out of those that were found: their positions in the stack -> a sentence and a size.
 Telling = Callable[[np.ndarray], tuple[str, float]]

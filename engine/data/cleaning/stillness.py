@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.data.stack import Stack
+from engine.data.cleaning.stack import Stack
 from engine.data.timeframes import is_intraday
 
 # As many bars in a row with the same four prices are stale; a thin symbol's minutes repeat themselves more often.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from engine.config import CleaningConfig
-from engine.data.jumps import jumps
+from engine.data.cleaning.jumps import jumps
+from engine.data.cleaning.record import Record, Telling
+from engine.data.cleaning.spikes import spikes, told, without_spikes
+from engine.data.cleaning.stack import Stack
+from engine.data.cleaning.stillness import after_volume, repeats, stale_after, stale_stretches, without_volume
 from engine.data.quality import Action, Kind
-from engine.data.record import Record, Telling
-from engine.data.spikes import spikes, told, without_spikes
-from engine.data.stack import Stack
-from engine.data.stillness import after_volume, repeats, stale_after, stale_stretches, without_volume
 from engine.errors import DataError
 
 

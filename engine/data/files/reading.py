@@ -18,14 +18,14 @@ import pandas as pd
 from engine.config import ALL, DataConfig
 from engine.data.bars import COLUMNS
 from engine.data.calendars import sessions_of
-from engine.data.columns import SYMBOL_NAMES, shown
+from engine.data.cleaning.session_fit import AMERICAN_ZONES
+from engine.data.files.columns import SYMBOL_NAMES, shown
+from engine.data.files.tables import SUFFIXES, Table, read_table, suffix_of, symbol_of
+from engine.data.files.times import bar_ends, day_ends
+from engine.data.files.vendors import Layout
 from engine.data.raw import Raw
-from engine.data.session_fit import AMERICAN_ZONES
 from engine.data.symbols import require_symbols
-from engine.data.tables import SUFFIXES, Table, read_table, suffix_of, symbol_of
 from engine.data.timeframes import is_intraday
-from engine.data.times import bar_ends, day_ends
-from engine.data.vendors import Layout
 from engine.errors import ConfigError, DataError
 
 _BAR_COLUMNS = pd.Index(COLUMNS)

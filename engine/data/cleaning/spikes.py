@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.moves import usual_moves
-from engine.data.stack import Stack
+from engine.data.cleaning.moves import usual_moves
+from engine.data.cleaning.stack import Stack
 from engine.data.timeframes import is_intraday
 
 # A whole bar apart from both of its neighbours, in usual moves. The closes alone of calm stocks do so in every crash,

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import COLUMNS
-from engine.data.cache import ACTIONS, LOCK, Series, Shelf, stored
-from engine.data.manifest import Entry, Manifest, Piece
-from engine.data.segments import MOST_ROWS, PARTIAL, SUFFIX, DamagedError, Place, Rows, read_segment, write_segment
+from engine.data.cache.shelves import ACTIONS, LOCK, Series, Shelf, stored
+from engine.data.cache.manifest import Entry, Manifest, Piece
+from engine.data.cache.segments import MOST_ROWS, PARTIAL, SUFFIX, DamagedError, Place, Rows, read_segment, write_segment
 from engine.data.timeframes import is_intraday
 
 # So many segments of less than so many rows are put together with the next ones that are written.

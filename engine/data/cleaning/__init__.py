@@ -1,0 +1,1 @@
+"""What is wrong with bars, what is done about it, and the record of both."""
