@@ -37,7 +37,10 @@ from models.windows import Singles
 
 WEIGHTS, RECORD, CURVE = "weights.safetensors", "bundle.json", "training.csv"
 _HASH_LENGTH = 12
-_ASKED_DATA = {"source", "symbols", "timeframe", "path", "columns", "timezone", "stamp", "feed", "adjustment"}
+_ASKED_DATA = {
+    "source", "symbols", "timeframe", "base", "path", "columns", "timezone", "stamp", "date_format", "feed",
+    "adjustment", "cleaning",
+}  # fmt: skip
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"}
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -121,6 +124,9 @@ def bundle_hash(config: RunConfig) -> str:
     """
     data = {name: value for name, value in dump(config.data).items() if name in _ASKED_DATA}
     data["symbols"] = sorted(config.data.symbols)
+    if config.data.path is not None:
+        # By its name: a run's own copy of the run file has the whole path, and asks for the same bundle.
+        data["path"] = config.resolve(config.data.path).resolve().name
     if config.data.universe is not None:
         # Who was a member when, whatever the file is called.
         data["universe"] = read_universe(config.resolve(config.data.universe)).digest

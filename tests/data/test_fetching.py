@@ -279,6 +279,19 @@ def test_whatever_is_damaged_is_fetched_again(tmp_path: Path, caplog: pytest.Log
     assert "count as absent" in caplog.text
 
 
+def test_who_can_do_without_a_symbol_that_has_no_bars_does_not_ask_for_it_again(tmp_path: Path) -> None:
+    """So a universe whose members are not all to be had needs no network the second time."""
+    source = Fake(symbols=("A", "B"))
+    asked = {"start": date(2021, 12, 1), "until": date(2022, 2, 1), "cache": tmp_path, "everyone": False}
+    first = read_network(source, ["A", "B", "GONE"], **asked)
+    assert list(first.frames) == ["A", "B"]
+    before = len(source.asked)
+    assert list(read_network(source, ["A", "B", "GONE"], **asked).frames) == ["A", "B"]
+    assert len(source.asked) == before
+    read_network(source, ["A", "GONE"], **{**asked, "until": date(2022, 3, 1)})
+    assert "GONE" in {symbol for symbols, *_ in source.asked[before:] for symbol in symbols}
+
+
 def test_a_symbol_without_bars_is_named_and_asked_for_again(tmp_path: Path) -> None:
     source = Fake()
     for _ in range(2):

@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 from synthetic import make_bars, make_bundle, make_config, make_frame
 
-from engine.config import RunConfig, digest
+from engine.config import CleaningConfig, RunConfig, digest
 from engine.errors import BundleError, ConfigError, StorageError
+from engine.report.recording import portable
 from models.bundle import bundle_hash, check_fit, evaluated, find_bundle, load_bundle, write_bundle
 
 
@@ -71,12 +72,24 @@ def test_the_hash_is_of_what_training_depends_on():
     other = [
         {"data": config.data.model_copy(update={"symbols": ("AAA",)})},
         {"data": config.data.model_copy(update={"path": Path("x.csv")})},
+        {"data": config.data.model_copy(update={"base": "1m"})},
+        {"data": config.data.model_copy(update={"cleaning": CleaningConfig(spike="drop")})},
         {"model": config.model.model_copy(update={"hidden": 5})},
         {"training": config.training.model_copy(update={"seed": 1})},
         {"spans": config.spans.model_copy(update={"test": config.spans.train})},
     ]
     assert {bundle_hash(config.model_copy(update=change)) for change in same} == {asked}
     assert len({asked, *(bundle_hash(config.model_copy(update=change)) for change in other)}) == len(other) + 1
+
+
+def test_a_runs_own_copy_of_the_run_file_finds_the_bundle(tmp_path):
+    """Its paths are absolute; those of the file itself may be relative."""
+    config = make_config()
+    data = config.data.model_copy(update={"source": "files", "path": Path("bars")})
+    own = config.model_copy(update={"data": data, "folder": tmp_path})
+    copied = RunConfig.model_validate({**portable(own), "folder": tmp_path / "run"})
+    assert copied.data.path == tmp_path / "bars"
+    assert bundle_hash(copied) == bundle_hash(own)
 
 
 def test_a_bundle_is_found_by_hash_under_any_name_and_by_path(tmp_path):

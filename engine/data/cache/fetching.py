@@ -87,7 +87,7 @@ class Outcome:
     """What a fetch did for one symbol.
 
     Attributes:
-        entry: what is there now; None where the source has no bar.
+        entry: what is there now; one without rows where the source has no bar.
         before: bars that were there.
         fetched: bars that came over the network, those of the overlap included.
         changed: whether the source's history was another one than that in the cache, and was fetched anew.
@@ -136,9 +136,9 @@ def read_network(
         found = {job.symbol: job.series for job in jobs if job.series is not None}
         return _raw(source, symbols, found, start=start, until=until, everyone=everyone)
     shelf = shelf_of(source, cache)
-    found = _covered(shelf, symbols, start, until) if source.lasting else {}
+    found = _covered(shelf, symbols, start, until, everyone=everyone) if source.lasting else {}
     if len(found) < len(symbols):
-        outcomes = refresh(source, symbols, start=start, until=until, cache=cache)
+        outcomes = refresh(source, symbols, start=start, until=until, cache=cache, everyone=everyone)
         symbols_there = symbols if source.lasting else [s for s in symbols if outcomes[s].fetched]
         found = shelf.read(symbols_there, *bounds(source.timeframe, start, until))
     return _raw(source, symbols, found, start=start, until=until, everyone=everyone)
@@ -152,6 +152,7 @@ def refresh(
     until: date | None,
     cache: Path,
     recheck: bool = False,
+    everyone: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
     on_wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Outcome]:
@@ -159,6 +160,7 @@ def refresh(
 
     Args:
         recheck: look at the newest bars that are there even if none are missing.
+        everyone: whether a symbol that had no bars is asked for once more.
         on_progress: called with how many symbols are done, of how many.
         on_wait: called when another process writes to the same shelf, whose end is waited for.
 
@@ -169,9 +171,11 @@ def refresh(
     shelf = shelf_of(source, cache)
     outcomes: dict[str, Outcome] = {}
     with writing(shelf, on_wait) as writer:
-        reach = _Reach(start=start, until=until, now=source.now(), recheck=recheck or not source.lasting)
-        everyone = [_Job(symbol=symbol, series=None) for symbol in symbols]
-        for batch in _batches(everyone, source, reach):
+        reach = _Reach(
+            start=start, until=until, now=source.now(), recheck=recheck or not source.lasting, everyone=everyone
+        )
+        jobs = [_Job(symbol=symbol, series=None) for symbol in symbols]
+        for batch in _batches(jobs, source, reach):
             known = shelf.read([job.symbol for job in batch])
             entries = shelf.manifest().entries
             for job in batch:
@@ -200,6 +204,7 @@ class _Reach:
     until: date | None
     now: pd.Timestamp
     recheck: bool = False
+    everyone: bool = True
 
     @property
     def today(self) -> date:
@@ -231,10 +236,15 @@ class _Job:
         """What has to be fetched: nothing, the whole, or an extension on each side with its overlap."""
         series = self.series
         overlap = None if series is None else edges(series, timeframe)
-        if series is None or series.asked is None or overlap is None:
+        if series is None or series.asked is None:
             self.begin_anew(reach, timeframe)
             return
         first, through = series.asked
+        if overlap is None:
+            # Nothing was there: who needs the symbol asks again, and who can do without it believes that.
+            if reach.start < first or reach.goal > through or reach.recheck or reach.everyone:
+                self.begin_anew(reach, timeframe)
+            return
         if through > reach.settled:  # the clock is another exchange's
             self.begin_anew(reach, timeframe)
             return
@@ -299,7 +309,7 @@ def _work(
             else:
                 job.series = series
         if put is not None:
-            put({job.symbol: job.series for job in together if job.series is not None and len(job.series.frame)})
+            put({job.symbol: job.series for job in together if job.series is not None})
 
 
 def _putting(writer: Writer, source: Source) -> Callable[[Mapping[str, Series]], None]:
@@ -312,7 +322,9 @@ def _putting(writer: Writer, source: Source) -> Callable[[Mapping[str, Series]],
     return put
 
 
-def _covered(shelf: Shelf, symbols: Sequence[str], start: date, until: date | None) -> dict[str, Series]:
+def _covered(
+    shelf: Shelf, symbols: Sequence[str], start: date, until: date | None, *, everyone: bool
+) -> dict[str, Series]:
     """The series of those symbols whose dates are in the cache; the symbols that it does not cover are left out."""
     entries = shelf.manifest().entries
     there = [
@@ -323,6 +335,7 @@ def _covered(shelf: Shelf, symbols: Sequence[str], start: date, until: date | No
         and entry.asked[0] <= start
         and until is not None
         and entry.asked[1] >= until
+        and (entry.rows or not everyone)
     ]
     return shelf.read(there, *bounds(shelf.timeframe, start, until)) if len(there) == len(symbols) else {}
 
