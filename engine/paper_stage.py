@@ -15,7 +15,7 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.credentials import Credentials, find_credentials
-from engine.data.aggregation import aggregate, most_bars, next_end
+from engine.data.aggregation import made, most_bars, next_end
 from engine.data.alpaca import DEFAULT_ADJUSTMENT, DEFAULT_FEED, fetch_bars
 from engine.data.bars import Bars
 from engine.data.quality import Quality
@@ -194,9 +194,8 @@ def _warmup(prepared: Prepared, credentials: Credentials, config: RunConfig, *, 
             count = (count + 1) * most_bars(data.base, data.timeframe)
         frames = fetch_bars(credentials, sorted(data.symbols), short, start=None, limit=count, now=before, **options)
         if data.base is not None:
-            frames = {
-                s: aggregate(f, data.timeframe, until=before.value).iloc[-prepared.warmup :] for s, f in frames.items()
-            }
+            longer = made(frames, data.base, data.timeframe, until=before.value)
+            frames = {symbol: frame.iloc[-prepared.warmup :] for symbol, frame in longer.items()}
     # As the broker has them, which nothing has cleaned.
     return replace(prepared.bars, frames=dict(sorted(frames.items())), quality=Quality())
 

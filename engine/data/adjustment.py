@@ -118,8 +118,14 @@ def _by_adjusted_close(raw: Raw, symbol: str, frame: pd.DataFrame) -> pd.DataFra
     told, close = raw.adjusted_closes[symbol], raw.frames[symbol]["close"]
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = pd.Series(told.to_numpy() / close.to_numpy(), index=told.index)
-    usable = factors[np.isfinite(factors.to_numpy()) & (factors.to_numpy() > 0.0)]
-    found = usable[~usable.index.duplicated()].reindex(frame.index).to_numpy(dtype=np.float64)
+    usable = np.isfinite(factors.to_numpy()) & (factors.to_numpy() > 0.0)
+    # Of several rows of one time the one that cleaning has kept: the last one with that close.
+    kept = usable & (frame["close"].reindex(told.index).to_numpy() == close.to_numpy())
+    own = factors[kept]
+    own = own[~own.index.duplicated(keep="last")].reindex(frame.index)
+    # A close that was repaired says nothing beside the adjusted one: the factor of the bar before it holds on.
+    repaired = own.isna().to_numpy() & frame.index.isin(told.index[usable])
+    found = np.where(repaired, own.ffill().bfill(), own).astype(np.float64)
     if np.isnan(found).any():
         time = frame.index[int(np.argmax(np.isnan(found)))]
         raise DataError(

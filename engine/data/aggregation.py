@@ -153,13 +153,17 @@ def aggregate(frame: pd.DataFrame, timeframe: str, *, until: int) -> pd.DataFram
 
 
 def aggregated(bars: Bars, timeframe: str) -> Bars:
-    """The bars in a longer timeframe, up to the last one that is over.
+    """The bars in a longer timeframe, from the first one that is whole to the last one that is over.
+
+    Of a universe, a symbol that is left with fewer than two bars is left out.
 
     Raises:
         DataError: a bar outside of the regular session, or a symbol that is left with fewer than two bars.
     """
     until = max(int(frame.index[-1].value) for frame in bars.frames.values())
-    frames = {symbol: aggregate(frame, timeframe, until=until) for symbol, frame in bars.frames.items()}
+    frames = made(bars.frames, bars.timeframe, timeframe, until=until)
+    if bars.membership is not None:
+        frames = {symbol: frame for symbol, frame in frames.items() if len(frame) > 1} or frames
     for symbol, frame in frames.items():
         if len(frame) < 2:
             raise DataError(
@@ -167,6 +171,23 @@ def aggregated(bars: Bars, timeframe: str) -> Bars:
                 f"{len(frame)} of {timeframe}; give a longer history"
             )
     return replace(bars, frames=frames, timeframe=timeframe)
+
+
+def made(frames: Mapping[str, pd.DataFrame], base: str, timeframe: str, *, until: int) -> dict[str, pd.DataFrame]:
+    """Each symbol's longer bars that are over at ``until`` (UTC ns).
+
+    Where the bars of all symbols begin in the midst of a stretch, that one is left out: it would be another one if
+    they had begun earlier. A symbol that is listed later begins with what there is of its first stretch.
+    """
+    longer = {symbol: aggregate(frame, timeframe, until=until) for symbol, frame in frames.items()}
+    begins = [pd.DatetimeIndex(frame.index[:1]) for frame in frames.values() if len(frame)]
+    if not begins:
+        return longer
+    first = min(begins, key=lambda own: own[0])
+    if _is_whole(first, base, timeframe):
+        return longer
+    lost = pd.Timestamp(int(stretch_ends(first, timeframe)[0]), tz="UTC")
+    return {symbol: frame[frame.index > lost] for symbol, frame in longer.items()}
 
 
 def slower_frames(bars: Bars, timeframe: str) -> dict[str, pd.DataFrame]:

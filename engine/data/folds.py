@@ -148,6 +148,7 @@ def rows_of(
     rows = {
         name: {symbol: _labelled(own, spans, horizon) for symbol, own in ends.items()} for name, spans in named.items()
     }
+    clock = np.unique(np.concatenate(list(ends.values())))
     for earlier, later in itertools.combinations(named, 2):
         for span in named[later]:
             first, last = _reach(ends, span, purge)
@@ -155,7 +156,7 @@ def rows_of(
                 taken = rows[earlier][symbol]
                 clear = own[_clipped(taken + purge + (embargo if fold.forward else 0), own)] < first
                 if not fold.forward:
-                    clear |= own[_clipped(taken - embargo, own)] > last
+                    clear |= _before(own, taken, embargo, clock) > last
                 rows[earlier][symbol] = taken[clear]
     if inside is not None:
         rows = {n: {s: taken[inside[s][taken]] for s, taken in parts.items()} for n, parts in rows.items()}
@@ -178,6 +179,7 @@ def check_fold(times: Times, parts: Parts, *, horizon: int, embargo: int = 0, fo
         DataError: it leaks; names the parts, the symbols and the times.
     """
     known = _nanoseconds(times)
+    clock = np.unique(np.concatenate(list(known.values())))
     for earlier, later in itertools.combinations(parts, 2):
         tested = _stretches(known, parts[later], horizon, later)
         if not len(tested.starts):
@@ -188,7 +190,7 @@ def check_fold(times: Times, parts: Parts, *, horizon: int, embargo: int = 0, fo
             if not len(taken):
                 continue
             own = known[symbol]
-            decided, done = own[_clipped(taken - embargo, own)], _label_ends(own, taken, horizon, earlier, symbol)
+            decided, done = _before(own, taken, embargo, clock), _label_ends(own, taken, horizon, earlier, symbol)
             # Of the tested stretches that begin before this one is over, the one that lasts longest.
             before = np.searchsorted(starts, done, side="right")
             meets = before > 0
@@ -199,6 +201,14 @@ def check_fold(times: Times, parts: Parts, *, horizon: int, embargo: int = 0, fo
                 raise DataError(
                     _leak(earlier, later, symbol, (own[taken[at]], done[at]), (starts[0], ends[before[at] - 1]))
                 )
+
+
+def _before(own: Nanoseconds, taken: Positions, bars: int, clock: Nanoseconds) -> Nanoseconds:
+    """The ends, UTC ns, of the bars so many before those that are taken; before a symbol's first, of all symbols'."""
+    there = own[_clipped(taken - bars, own)]
+    missing = np.maximum(bars - taken, 0)
+    earlier = clock[np.maximum(np.searchsorted(clock, own[:1]) - missing, 0)] if len(own) else there
+    return np.where(missing > 0, earlier, there)
 
 
 @dataclass(frozen=True)

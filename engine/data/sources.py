@@ -25,7 +25,7 @@ from engine.data.quality import Quality
 from engine.data.raw import Raw
 from engine.data.samples import SAMPLES, read_sample
 from engine.data.symbols import require_symbols
-from engine.data.timeframes import check_alignment, check_spacings
+from engine.data.timeframes import check_alignment, check_spacings, duration, is_intraday
 from engine.data.universe import Membership, read_universe
 from engine.data.yahoo import YahooHistory
 from engine.errors import ConfigError
@@ -85,7 +85,8 @@ def read_raw(
     if membership is None:
         return raw
     members = membership.symbols if within is None else membership.between(*within)
-    there = {symbol: frame for symbol, frame in raw.frames.items() if symbol in set(members)}
+    # A single bar is none, as of a source on the network.
+    there = {s: f for s, f in raw.frames.items() if s in set(members) and (data.symbols != (ALL,) or len(f) > 1)}
     if not there:
         raise _nobody(members, data)
     return replace(raw, frames=there, membership=membership)
@@ -114,6 +115,7 @@ def asked_for(
         check_timeframes(data.base, data.timeframe, key="data.base")
     for timeframe in data.slower or ():
         check_timeframes(data.timeframe, timeframe, key="data.slower")
+    _check_clock(data)
     membership = load_universe(data, folder)
     if membership is not None:
         members = membership.symbols if within is None else membership.between(*within)
@@ -123,6 +125,18 @@ def asked_for(
             f"data.symbols: all means what a file or a sample has, found source: {data.source}; name them"
         )
     return data, membership
+
+
+def _check_clock(data: DataConfig) -> None:
+    """Alpaca's longer intraday bars lie on the clock: the first half hour of a session is in none of them."""
+    own = data.base or data.timeframe
+    made_of_it = data.base is not None or data.slower
+    if data.source == "alpaca" and made_of_it and is_intraday(own) and pd.Timedelta(minutes=30) % duration(own):
+        key = "data.timeframe" if data.base is None else "data.base"
+        raise ConfigError(
+            f"{key}: Alpaca's bars of {own} lie on the clock and leave out the session's first half hour, so that no "
+            "longer ones can be made of them; expected a part of half an hour, as 5m or 30m"
+        )
 
 
 def network_source(data: DataConfig, folder: Path) -> Source | None:

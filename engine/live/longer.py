@@ -10,6 +10,7 @@ import pandas as pd
 
 from engine.data.aggregation import aggregate
 from engine.data.bars import COLUMNS
+from engine.data.calendars import session_hours, sessions_of
 from engine.data.timeframes import bar_ends, bar_starts, duration, in_session, is_intraday
 from engine.errors import DataError
 from engine.live.sources import checked_row_of, start_of
@@ -31,8 +32,7 @@ def longer_rows(
     Raises:
         KeyError, TypeError, ValueError: rows that are no bars, or of a day on which the exchange did not open.
     """
-    length = duration(base) if is_intraday(base) else pd.Timedelta(days=1)
-    until = int((pd.Timestamp(end) + length).value)
+    until = _until(pd.Timestamp(end), base)
     longer: dict[str, list[Fields]] = {}
     for symbol, own in rows.items():
         frame = _frame(own, base)
@@ -45,6 +45,14 @@ def longer_rows(
             if stamp >= start
         ]
     return longer
+
+
+def _until(end: pd.Timestamp, base: str) -> int:
+    """When the bar is over that begins then, UTC ns."""
+    if is_intraday(base):
+        return int((end + duration(base)).value)
+    _, closes = session_hours(sessions_of(pd.DatetimeIndex([end])))
+    return int(end.value if pd.isna(closes[0]) else closes[0].value)
 
 
 def _frame(rows: Sequence[Fields], base: str) -> pd.DataFrame:

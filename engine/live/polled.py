@@ -12,11 +12,9 @@ from engine.data.timeframes import bar_ends, duration, in_session, is_intraday
 from engine.errors import DataError
 from engine.live.inbox import Inbox
 from engine.live.rest import NoAnswer
-from engine.live.sources import Arrived, Noted, Row, Rows, checked_row_of, known_until, moment, start_of
+from engine.live.sources import REACH, Arrived, Noted, Row, Rows, checked_row_of, known_until, moment, start_of
 
 _SLICE_SECONDS = 0.5
-# How long before its end Alpaca stamps a bar, at most.
-_REACH = {"1d": 26 * 3_600_000_000_000, "1w": 7 * 24 * 3_600_000_000_000, "1mo": 32 * 24 * 3_600_000_000_000}
 # How far the history may lag behind when it is asked at the start, at least.
 _LAG = 3_600_000_000_000
 _ASK_AGAIN, _ASK_AGAIN_AT_MOST = 2_000_000_000, 60_000_000_000
@@ -36,6 +34,7 @@ class PolledBars:
         settle_seconds: how long after its end a bar is fetched.
         grace_seconds: how long a symbol's bar is waited for beyond that, while others have theirs.
         noted: takes what the run should remember.
+        made: whether the bars are made of shorter ones, so that all of them are of the regular session.
         on_idle: called while nothing comes, with how many seconds a bar is overdue (negative: none is).
         settles: whether what the broker told is to be booked now, though there is no bar.
     """
@@ -55,6 +54,7 @@ class PolledBars:
         settle_seconds: float,
         grace_seconds: float,
         noted: Noted,
+        made: bool = False,
         on_idle: Callable[[float], None] = lambda overdue: None,
         settles: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -63,7 +63,7 @@ class PolledBars:
         self._rows = rows
         self._seen = dict(seen)
         self._values: dict[str, Row] = {}
-        self._reach = int(duration(timeframe).value) if is_intraday(timeframe) else _REACH[timeframe]
+        self._reach = int(duration(timeframe).value) if is_intraday(timeframe) else REACH[timeframe]
         self._last = known_until(self._seen, last, max(self._reach, _LAG))
         self._known = self._last_found = last
         self._now = now
@@ -76,7 +76,7 @@ class PolledBars:
         self._settles = settles
         self._ask_at, self._pause = 0, _ASK_AGAIN
         # All symbols' bars have the same few stamps.
-        self._end_of = lru_cache(maxsize=1024)(partial(_end_of, timeframe=timeframe))
+        self._end_of = lru_cache(maxsize=1024)(partial(_end_of, timeframe=timeframe, made=made))
 
     def __iter__(self) -> Iterator[Arrived]:
         due = expected = self._next_end(self._last)
@@ -152,7 +152,10 @@ class PolledBars:
         self._noted(kind, symbol=symbol, time=end, bar=list(row))
 
 
-def _end_of(start: int, timeframe: str) -> int | None:
-    """When the bar with this stamp is complete, UTC ns; None out of the regular session."""
+def _end_of(start: int, timeframe: str, *, made: bool) -> int | None:
+    """When the bar with this stamp is complete, UTC ns; None out of the regular session.
+
+    One that was made of shorter ones may have been cut off by the close, and is stamped as if it had not been.
+    """
     ends = bar_ends(pd.DatetimeIndex([start], tz="UTC"), timeframe)
-    return int(ends.as_unit("ns")[0].value) if in_session(ends, timeframe)[0] else None
+    return int(ends.as_unit("ns")[0].value) if made or in_session(ends, timeframe)[0] else None

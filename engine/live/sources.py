@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
-from engine.data.timeframes import bar_ends, bar_starts, duration, is_intraday
+from engine.data.timeframes import bar_ends, bar_starts, duration, is_intraday, spans_days
 from engine.errors import BrokerError
 from engine.live.control import Advance, Control
 from engine.live.inbox import Inbox
@@ -28,6 +28,11 @@ Row = tuple[float, float, float, float, float]
 _LOCK_STEP_SECONDS, _MISTRUSTED_SECONDS = 1.0, 0.02
 # How long an exchange that does not answer is asked again, and how often.
 _ANSWER_SECONDS, _AGAIN_SECONDS, _SECONDS_AFTER_STOP = 60.0, 0.1, 2.0
+
+
+# How long before its end Alpaca stamps a bar, at most.
+_DAY = 24 * 3_600_000_000_000
+REACH = {"1d": _DAY + 2 * 3_600_000_000_000, "1w": 7 * _DAY, "1mo": 32 * _DAY}
 
 
 class Arrived(NamedTuple):
@@ -99,7 +104,10 @@ class LockStep:
         self._last = last
         self._clock = clock
         self._seen = dict(seen)
-        self._reach = int(duration(timeframe).value) if is_intraday(timeframe) else 0
+        # Steps of an exchange's days come between the ends of weeks and months that are made of them.
+        self._reach = REACH[timeframe] if spans_days(timeframe) else 0
+        if is_intraday(timeframe):
+            self._reach = int(duration(timeframe).value)
         self._catch_up = catch_up
         self._waits = waits
         self._noted = noted

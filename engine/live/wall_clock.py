@@ -106,6 +106,7 @@ def wall_clock_source(
             settle_seconds=settling,
             grace_seconds=settling,
             noted=noted,
+            made=config.data.base is not None,
             on_idle=look,
             settles=watch.settles,
         )

@@ -9,6 +9,7 @@ import pytest
 from engine.config import DataConfig
 from engine.data.adjustment import adjusted
 from engine.data.bars import COLUMNS, Bars
+from engine.data.files.reading import read_files
 from engine.data.raw import Raw
 from engine.data.samples import load_sample
 from engine.data.sources import load_bars, load_benchmark
@@ -227,3 +228,40 @@ def test_files_that_are_adjusted_otherwise_are_not_mixed(tmp_path: Path):
     (tmp_path / "B.csv").write_text("Date,Open,High,Low,Close,Volume,Adj Close\n" + rows)
     with pytest.raises(DataError, match=r"some files are adjusted \(none, split\) and others otherwise"):
         load_bars(DataConfig(source="files", symbols="all", path=tmp_path), Path())
+
+
+def rows_with_adjusted(tmp_path: Path, *changes: str) -> Path:
+    """Five days whose adjusted close is a half, with lines put in behind the third."""
+    days = ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05", "2024-01-08"]
+    lines = [f"{day},100,101,99,{100 + i},1000,{(100 + i) / 2}" for i, day in enumerate(days)]
+    lines[3:3] = changes
+    path = tmp_path / "A.csv"
+    path.write_text("\n".join(["date,open,high,low,close,volume,adjusted", *lines]) + "\n")
+    return path
+
+
+def adjusted_closes(path: Path, cleaning: dict[str, str]) -> list[float]:
+    data = DataConfig.model_validate(
+        {
+            "source": "files", "symbols": ["A"], "path": path, "adjustment": "all", "cleaning": cleaning,
+            "columns": {"adjusted": "adjusted"},
+        }
+    )  # fmt: skip
+    return load_bars(data, Path()).frames["A"]["close"].tolist()
+
+
+@pytest.mark.parametrize("close", ["102", "101"])
+def test_of_a_day_that_is_there_twice_the_kept_rows_factor_counts(tmp_path: Path, close: str):
+    path = rows_with_adjusted(tmp_path, f"2024-01-04,100,103,99,{close},1000,{float(close) / 4}")
+    assert adjusted_closes(path, {"conflict": "drop"})[2] == float(close) / 4
+
+
+def test_a_repaired_close_takes_the_factor_of_the_bar_before_it(tmp_path: Path):
+    raw = read_raw_of(rows_with_adjusted(tmp_path))
+    frame = raw.frames["A"].assign(close=[100.0, 101.0, 90.0, 103.0, 104.0])
+    assert adjusted(raw, {"A": frame}, "all")[0]["A"]["close"].tolist() == [50.0, 50.5, 45.0, 51.5, 52.0]
+
+
+def read_raw_of(path: Path) -> Raw:
+    data = {"source": "files", "symbols": ["A"], "path": path, "columns": {"adjusted": "adjusted"}}
+    return read_files(DataConfig.model_validate(data), Path())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -251,4 +252,34 @@ def test_a_run_file_asks_for_longer_bars() -> None:
 def test_a_base_that_makes_no_such_bars_is_a_config_error() -> None:
     data = DataConfig(source="sample:minutes", symbols=("SYN_CALM",), timeframe="1m", base="5m")
     with pytest.raises(ConfigError, match=r"data.base: bars of 1m cannot be made of bars of 5m"):
+        load_bars(data, Path())
+
+
+def test_bars_that_begin_in_the_midst_of_a_stretch_begin_with_the_next_one() -> None:
+    """So that another first day changes no bar that both have."""
+    tech = load_sample("tech", ("AAPL", "IBM")).frames
+    whole = aggregated(bars_of({s: f.loc["2010-01-04":"2010-03-31"] for s, f in tech.items()}, "1d"), "1w")
+    later = aggregated(
+        bars_of({s: f.loc["2010-01-14":"2010-03-31"] for s, f in tech.items()}, "1d"), "1w"
+    )  # a Thursday
+    for symbol, own in later.frames.items():
+        assert own.index[0] == utc("2010-01-22 21:00")
+        pd.testing.assert_frame_equal(own, whole.frames[symbol].loc[own.index[0] :], check_freq=False)
+
+
+def test_a_symbol_that_is_listed_in_the_midst_of_a_stretch_begins_with_what_there_is() -> None:
+    tech = load_sample("tech", ("AAPL", "IBM")).frames
+    listed = tech["IBM"].loc["2010-01-14":"2010-03-31"]
+    weeks = aggregated(bars_of({"AAPL": tech["AAPL"].loc["2010-01-04":"2010-03-31"], "IBM": listed}, "1d"), "1w")
+    assert weeks.frames["IBM"].index[0] == utc("2010-01-15 21:00")
+    assert weeks.frames["IBM"]["open"].iloc[0] == listed["open"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [({"timeframe": "1h", "slower": ("1d",)}, "timeframe"), ({"timeframe": "1d", "base": "1h"}, "base")],
+)
+def test_no_days_are_made_of_alpacas_hours(given: dict[str, Any], key: str) -> None:
+    data = DataConfig(source="alpaca", symbols=("SPY",), start=pd.Timestamp("2023-11-01").date(), **given)
+    with pytest.raises(ConfigError, match=rf"data.{key}: Alpaca's bars of 1h lie on the clock"):
         load_bars(data, Path())

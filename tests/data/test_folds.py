@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.config import FoldsConfig
-from engine.data.calendars import sessions_of
+from engine.data.calendars import session_closes, sessions_of
 from engine.data.folds import Fold, check_fold, folds_of, rows_of, sessions_between
 from engine.errors import ConfigError, DataError
 
@@ -263,3 +263,16 @@ def test_on_one_symbol_they_are_skfolios() -> None:
             rows = rows_of(fold, times, horizon=0, purge=purge, embargo=embargo)
             assert rows["test"]["A"].tolist() == np.concatenate(tests).tolist()
             assert rows["train"]["A"].tolist() == train.tolist(), (parts, tested, purge, embargo)
+
+
+def test_a_symbol_that_is_listed_after_a_tested_stretch_is_embargoed_like_the_others() -> None:
+    sessions = session_closes(sessions_between(pd.Timestamp("2019-01-02"), pd.Timestamp("2019-12-31"))).as_unit("ns")
+    days = [time.date() for time in sessions_of(sessions)]
+    times = {"OLD": sessions, "NEW": sessions[102:], "LATE": sessions[150:]}
+    fold = Fold(
+        train=((days[0], days[49]), (days[101], days[-1])), validate=(), test=((days[50], days[100]),), forward=False
+    )
+    rows = rows_of(fold, times, horizon=1, purge=1, embargo=20)["train"]
+    first = {symbol: min(times[symbol][taken[times[symbol][taken] > sessions[100]]]) for symbol, taken in rows.items()}
+    assert first["NEW"] == first["OLD"]
+    assert first["LATE"] == times["LATE"][0]

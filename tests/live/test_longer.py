@@ -14,6 +14,7 @@ from engine.data.aggregation import aggregate, next_end
 from engine.data.samples import load_sample
 from engine.data.timeframes import bar_starts
 from engine.live.longer import longer_rows
+from engine.live.polled import _end_of
 
 MINUTES = load_sample("minutes", ("SYN_CALM", "SYN_THIN")).frames
 
@@ -76,3 +77,24 @@ def test_hours_made_of_minutes_are_due_by_the_open_and_alpacas_by_the_clock() ->
     assert pd.Timestamp(next_end(after, data)).strftime("%H:%M") == "16:00"
     made = data.model_copy(update={"base": "1m", "path": Path()})
     assert pd.Timestamp(next_end(after, made)).strftime("%H:%M") == "15:30"
+
+
+def test_a_week_is_over_with_its_last_day_and_not_before() -> None:
+    days = load_sample("tech", ("IBM",)).frames["IBM"].loc["2012-11-05":"2012-11-09"]
+    stamps = bar_starts(pd.DatetimeIndex(days.index), "1d")
+    rows = [
+        {"t": stamp.isoformat(), "o": o, "h": h, "l": low, "c": c, "v": v}
+        for stamp, (o, h, low, c, v) in zip(stamps, days.to_numpy().tolist(), strict=True)
+    ]
+    asked = {"base": "1d", "timeframe": "1w", "start": at("2012-11-01 00:00")}
+    assert longer_rows({"A": rows[:4]}, end=at("2012-11-08 21:00"), **asked)["A"] == []
+    (week,) = longer_rows({"A": rows}, end=at("2012-11-09 21:00"), **asked)["A"]
+    assert week["v"] == days["volume"].sum()
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_made_bar_that_the_close_cuts_off_is_not_taken_for_early_trading(made: bool) -> None:
+    """Four hours of a half day are stamped as if they had not been cut: with a moment before the open."""
+    close = pd.DatetimeIndex(["2023-11-24 18:00"], tz="UTC").as_unit("ns")
+    stamp = int(bar_starts(close, "4h").asi8[0])
+    assert _end_of(stamp, "4h", made=made) == (int(close.asi8[0]) if made else None)
