@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -38,10 +39,16 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _printable(symbol: str) -> str:
+    if not symbol.isprintable():
+        raise ValueError(f"expected a symbol that can be printed, found {symbol!r}")
+    return symbol
+
+
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise ValueError("expected at least one, found an empty list")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"expected each once, found {', '.join(repeated)} more than once")
     return names
@@ -67,7 +74,11 @@ Timeframe = Annotated[
 ]
 Feed = Literal["iex", "sip"]
 Adjustment = Literal["raw", "split", "dividend", "all"]
-Symbol = Annotated[str, _matching(r"[^\s,#?%]+", "a symbol without spaces and without , # ? %")]
+Symbol = Annotated[
+    str,
+    _matching(r"[^\s,#?%]+", "a symbol without spaces and without , # ? %"),
+    AfterValidator(_printable),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

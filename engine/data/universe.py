@@ -205,7 +205,8 @@ def read_universe(path: Path) -> Membership:
     except FileNotFoundError:
         raise ConfigError(f"data.universe: there is no file {path}; correct the path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the universe could not be read ({error}); expected a CSV file in UTF-8") from error
+        problem = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+        raise DataError(f"{path}: the universe could not be read ({problem}); expected a CSV file in UTF-8") from error
     positions = _columns(rows[0] if rows else [], path)
     found: dict[str, list[tuple[date, date | None, int]]] = {}
     for number, row in enumerate(rows[1:], start=2):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -340,3 +343,57 @@ def test_nothing_is_told_of_a_cache_in_order(shelf: Shelf, caplog: pytest.LogCap
         put(shelf, B=days(3))
         shelf.read(["A", "B", "C"])
     assert caplog.text == ""
+
+
+ODD: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a segment that is a path": lambda c: c["entries"]["A"]["pieces"][0]["place"].update(segment="../../passwd"),
+    "beyond its segment": lambda c: c["entries"]["A"]["pieces"][0]["place"].update(start=10**9),
+    "fewer rows": lambda c: c["entries"]["A"]["pieces"][0]["place"].update(count=2),
+    "no pieces": lambda c: c["entries"]["A"].update(pieces=[]),
+    "rows in words": lambda c: c["entries"]["A"].update(rows="x"),
+    "a first bar without words": lambda c: c["entries"]["A"].update(first=5),
+    "a list of entries": lambda c: c.update(entries=[]),
+    "a list for what they have in common": lambda c: c.update(about=[]),
+}
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_a_manifest_that_no_writer_has_written_counts_as_absent(
+    shelf: Shelf, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Its hash is right: what it says is looked at all the same."""
+    put(shelf, A=days(5))
+    path = shelf.folder / "manifest.json"
+    content = json.loads(path.read_text())["content"]
+    change(content)
+    text = json.dumps(content, separators=(",", ":"))
+    path.write_text(f'{{"sha256":"{hashlib.sha256(text.encode()).hexdigest()}","content":{text}}}\n')
+    assert shelf.read(["A"]) == {}
+    put(shelf, A=days(5))
+    assert same(shelf.read(["A"])["A"].frame, days(5))
+
+
+def test_who_waits_for_a_shelf_that_is_removed_gets_the_new_one(shelf: Shelf) -> None:
+    put(shelf, A=days(3))
+    waits = threading.Event()
+
+    def wait() -> None:
+        with writing(shelf, waits.set) as writer:
+            writer.put({"B": series(days(4))}, about=ABOUT)
+
+    waiting = threading.Thread(target=wait)
+    with writing(shelf) as writer:
+        waiting.start()
+        assert waits.wait(20)
+        writer.remove()
+    waiting.join(20)
+    assert list(shelf.manifest().entries) == ["B"]
+    with writing(shelf) as writer:
+        writer.put({"C": series(days(2))}, about=ABOUT)
+    assert list(shelf.read(["B", "C"])) == ["B", "C"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    shelf = Shelf(root=Path("/proc/nowhere"), source="files", variant="v", timeframe="1d")
+    with pytest.raises(StorageError, match="/proc/nowhere"), writing(shelf):
+        pass

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.config import FoldsConfig
-from engine.data.calendars import session_closes, sessions_of
+from engine.data.calendars import session_hours, sessions_of
 from engine.data.folds import Fold, check_fold, folds_of, rows_of, sessions_between
 from engine.errors import ConfigError, DataError
 
@@ -266,7 +266,7 @@ def test_on_one_symbol_they_are_skfolios() -> None:
 
 
 def test_a_symbol_that_is_listed_after_a_tested_stretch_is_embargoed_like_the_others() -> None:
-    sessions = session_closes(sessions_between(pd.Timestamp("2019-01-02"), pd.Timestamp("2019-12-31"))).as_unit("ns")
+    sessions = session_hours(pd.bdate_range("2019-01-02", "2019-12-31"))[1].dropna().as_unit("ns")
     days = [time.date() for time in sessions_of(sessions)]
     times = {"OLD": sessions, "NEW": sessions[102:], "LATE": sessions[150:]}
     fold = Fold(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,11 @@ def test_every_field_of_raw_is_kept_or_made_anew(folder: Path) -> None:
     others = {f.name for f in fields(Raw) if not isinstance(getattr(raw, f.name), plain)}
     assert others == {"frames", "rows", "origins", "actions", "adjusted_closes"}
     assert pd.DatetimeIndex(raw.actions["ACME"].index).tz is not None
+
+
+def test_a_path_that_is_no_file_of_bars_is_not_read_to_its_end(folder: Path) -> None:
+    """A device or a pipe has none."""
+    imported(section(), folder)
+    os.mkfifo(folder / "pipe.csv")
+    for path in ("/dev/zero", "pipe.csv"):
+        assert read_imported(section(path=path), folder, folder / "cache") is None

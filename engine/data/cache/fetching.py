@@ -19,11 +19,11 @@ from typing import Protocol
 
 import pandas as pd
 
+from engine.data.cache.manifest import Entry
+from engine.data.cache.ranges import Fetched, bounds, complete, edges, merged, part, years
 from engine.data.cache.shelves import Series, Shelf
 from engine.data.cache.writing import Writer, writing
 from engine.data.calendars import ZONE
-from engine.data.cache.manifest import Entry
-from engine.data.cache.ranges import Fetched, bounds, complete, edges, merged, part, years
 from engine.data.raw import Raw
 from engine.data.timeframes import duration, is_intraday
 from engine.errors import DataError

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from engine.config import ALL, DataConfig, digest, dump
+from engine.data.cache.manifest import Entry
 from engine.data.cache.shelves import Series, Shelf, shelves
 from engine.data.cache.writing import writing
 from engine.data.files.reading import read_files
-from engine.data.cache.manifest import Entry
-from engine.data.raw import Raw
 from engine.data.files.tables import suffix_of
+from engine.data.raw import Raw
 from engine.errors import DataError
 
 SOURCE = "files"
@@ -101,8 +101,11 @@ def _key(data: DataConfig, folder: Path) -> dict[str, str] | None:
     """Hashes of the files, of the settings and of the reader; None where a file cannot be read."""
     path = folder / (data.path or "")
     files = hashlib.sha256()
+    there = [*_files(path)] if path.is_dir() else [path]
+    if not all(file.is_file() and suffix_of(file) for file in there):
+        return None  # a pipe or a device has no end
     try:
-        for file in _files(path) if path.is_dir() else [path]:
+        for file in there:
             files.update(f"{file.relative_to(path)}\n{_sha256(file)}\n".encode())
     except OSError:
         return None
@@ -128,7 +131,8 @@ def _sha256(path: Path) -> str:
 def _code() -> str:
     """Of the room in which files are read: another version of nextbar may read them otherwise."""
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    room = Path(__file__).parent.parent
+    for path in sorted([*room.glob("*.py"), *(room / "files").glob("*.py")]):
         sha.update(path.read_bytes())
     return sha.hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -15,6 +16,7 @@ from engine.data.cache.segments import Place, write_durably
 
 NAME = "manifest.json"
 _VERSION = 1
+_SEGMENT = re.compile(r"[0-9a-f]{64}\.parquet")
 
 _log = logging.getLogger("nextbar.cache")
 
@@ -117,11 +119,30 @@ def read_manifest(folder: Path) -> Manifest:
         if values["version"] != _VERSION:
             raise ValueError(f"it is of version {values['version']}")
         entries = {s: _entry(e) for s, e in values["entries"].items()}
-        return Manifest(about=values["about"], entries=entries, sizes=values["sizes"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        manifest = Manifest(about=values["about"], entries=entries, sizes=values["sizes"])
+        _check(manifest)
+        return manifest
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         _log.warning("%s cannot be used (%s); what it lists counts as absent", folder / NAME, problem)
         return Manifest()
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise a ValueError for what no writer has written; a segment's name, above all, is no path."""
+    if not isinstance(manifest.about, dict) or not manifest.segments() <= set(manifest.sizes):
+        raise ValueError("it is not whole")
+    for entry in manifest.entries.values():
+        texts = (entry.fetched, entry.sha256, *(x for x in (entry.first, entry.last, entry.origin) if x is not None))
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry.rows, int):
+            raise ValueError("an entry is not whole")
+        if sum(piece.place.count for piece in entry.pieces) != entry.rows:
+            raise ValueError("an entry has other rows than its pieces")
+        for place in entry.places():
+            if not (_SEGMENT.fullmatch(place.segment) and place.start >= 0 and place.count >= 0):
+                raise ValueError("a place is none")
+            if place.start + place.count > manifest.sizes[place.segment]:
+                raise ValueError("a place lies beyond its segment")
 
 
 def _sha256(content: str) -> str:

@@ -131,9 +131,9 @@ def shelves(root: Path) -> list[Shelf]:
 def stored(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if what == "read" and isinstance(error, FileNotFoundError):
+            raise  # a writer may have replaced it
         raise StorageError(
             f"{folder}: the cache could not be {what} ({error.strerror or type(error).__name__}); make the folder "
             f"writable and the disk large enough, or name another folder in {CACHE}"

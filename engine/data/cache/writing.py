@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,18 @@ import numpy as np
 import pandas as pd
 
 from engine.data.bars import COLUMNS
-from engine.data.cache.shelves import ACTIONS, LOCK, Series, Shelf, stored
 from engine.data.cache.manifest import Entry, Manifest, Piece
-from engine.data.cache.segments import MOST_ROWS, PARTIAL, SUFFIX, DamagedError, Place, Rows, read_segment, write_segment
+from engine.data.cache.segments import (
+    MOST_ROWS,
+    PARTIAL,
+    SUFFIX,
+    DamagedError,
+    Place,
+    Rows,
+    read_segment,
+    write_segment,
+)
+from engine.data.cache.shelves import ACTIONS, LOCK, Series, Shelf, stored
 from engine.data.timeframes import is_intraday
 
 # So many segments of less than so many rows are put together with the next ones that are written.
@@ -35,20 +44,34 @@ def writing(shelf: Shelf, on_wait: Callable[[], None] = lambda: None) -> Iterato
     Raises:
         StorageError: the folder cannot be written to.
     """
-    with stored(shelf.folder, "written"):
-        shelf.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(shelf.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    lock = _locked(shelf, on_wait)
     try:
-        with stored(shelf.folder, "locked"):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(lock, fcntl.LOCK_EX)
         writer = Writer(shelf)
         writer.tidy()
         yield writer
     finally:
+        os.close(lock)
+
+
+def _locked(shelf: Shelf, on_wait: Callable[[], None]) -> int:
+    """The lock of a shelf, held; of one that was removed while it was waited for, the new one's."""
+    while True:
+        with stored(shelf.folder, "written"):
+            shelf.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(shelf.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            with stored(shelf.folder, "locked"):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    on_wait()
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(shelf.folder / LOCK)):
+                    return lock
+        except BaseException:
+            os.close(lock)
+            raise
         os.close(lock)
 
 

@@ -192,13 +192,15 @@ def _split(table: Table, data: DataConfig, asked: tuple[str, ...]) -> dict[str, 
         raise DataError(f"{table.path}, row {row}: the symbol is missing; add it or remove the row")
     if asked == (ALL,):
         for code, name in enumerate(names):
-            if not _SYMBOL.fullmatch(str(name)) and (codes == code).any():
+            readable = _SYMBOL.fullmatch(str(name)) and str(name).isprintable()
+            if not readable and (codes == code).any():
                 row = table.rows[int(np.argmax(codes == code))]
                 raise DataError(
                     f"{table.path}, row {row}: {shown(name)!r} is no symbol; expected at most 32 letters, no space "
                     "and none of , # ? %"
                 )
-    kept = np.isin(codes, [code for code, name in enumerate(names) if asked == (ALL,) or name in set(asked)])
+    wanted = set(asked)
+    kept = np.isin(codes, [code for code, name in enumerate(names) if asked == (ALL,) or name in wanted])
     _refuse_text(table, kept, lambda position: str(names[codes[position]]))
     if not kept.all():
         table, codes = _taken(table, np.flatnonzero(kept)), codes[kept]

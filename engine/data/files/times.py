@@ -105,8 +105,8 @@ def _ends(distinct: Distinct, data: DataConfig, layout: Layout, zone: ZoneInfo) 
     if is_intraday(timeframe):
         if dates is not None:
             raise DataError(
-                f"{distinct.file}: data.timeframe is {timeframe}, but the times are dates without a time of day; "
-                "set it to 1d"
+                f"{distinct.file}: data.{'base' if data.base else 'timeframe'} is {timeframe}, but the times are dates "
+                "without a time of day; set it to 1d"
             )
         ends = _in_utc(parsed, data, layout, distinct)
         return ends + duration(timeframe) if stamp == "start" else ends
@@ -203,7 +203,7 @@ def _iso(text: pd.Series, layout: Layout, distinct: Distinct) -> pd.Series:
             known = "there are days above 12 in both places" if day_first else "no day is above 12"
             raise DataError(
                 f"{distinct.file}: of dates such as {shown(text.iloc[0])}, day and month cannot be told apart, since "
-                f"{known}; set data.date_format, as in %d/%m/%Y or %m/%d/%Y"
+                f"{known}; set data.date_format, as in '%d/%m/%Y' or '%m/%d/%Y' (in quotes)"
             )
         first = "day" if day_first else "month"
     month, day = (two, one) if first == "day" else (one, two)
