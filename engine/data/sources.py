@@ -205,7 +205,8 @@ def completed(raw: Raw, frames: Mapping[str, pd.DataFrame], quality: Quality, da
     """
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in frames.items()}
     if data.source == "files":
-        check_spacings(times, raw.timeframe, where=raw.origin)
+        key = "data.base" if data.base else "data.timeframe"
+        check_spacings(times, raw.timeframe, where=raw.origin, key=key)
     check_alignment(times, raw.timeframe)
     frames, adjustment = adjusted(raw, frames, data.adjustment)
     bars = bars_of(replace(raw, adjustment=adjustment), frames, quality)

@@ -197,13 +197,16 @@ def check_alignment(times: Mapping[str, pd.DatetimeIndex], timeframe: str) -> No
         )
 
 
-def check_spacings(times: Mapping[str, pd.DatetimeIndex], timeframe: str, *, where: Callable[[str], str]) -> None:
+def check_spacings(
+    times: Mapping[str, pd.DatetimeIndex], timeframe: str, *, where: Callable[[str], str], key: str = "data.timeframe"
+) -> None:
     """``check_spacing`` of several symbols: those that clearly fit are told at once, the others one by one.
 
     Args:
         times: symbol -> strictly increasing bar ends, UTC.
         timeframe: as the run file names it.
         where: symbol -> file and symbol, named in errors.
+        key: what says so in the run file.
     """
     joined = _Joined.of(times) if times else None
     if joined is None:
@@ -227,10 +230,10 @@ def check_spacings(times: Mapping[str, pd.DatetimeIndex], timeframe: str, *, whe
         fits = (by_symbol[:, 0] == 0) & (by_symbol[:, low : high + 1].max(axis=1) >= np.maximum(others.max(axis=1), 1))
     for position in np.flatnonzero(~fits).tolist():
         symbol = joined.symbols[position]
-        check_spacing(times[symbol], timeframe, where=where(symbol))
+        check_spacing(times[symbol], timeframe, where=where(symbol), key=key)
 
 
-def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> None:
+def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str, key: str = "data.timeframe") -> None:
     """Check that the bars are about as far apart as their timeframe says.
 
     Intraday bars fit when the commonest or the smallest distance inside a day is their timeframe: a thin symbol has
@@ -240,7 +243,7 @@ def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> Non
     Args:
         times: strictly increasing bar ends, UTC, at least two.
         timeframe: as the run file names it.
-        where: file and symbol, named in errors.
+        where: file and symbol, named in errors. key: what says so in the run file.
 
     Raises:
         DataError: the distance is another one.
@@ -252,7 +255,7 @@ def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> Non
         wanted = duration(timeframe)
         common = _commonest(within.to_numpy())
         if len(common) == 0:
-            raise DataError(f"{where}: data.timeframe is {timeframe}, but there is at most one bar a day; set it to 1d")
+            raise DataError(f"{where}: {key} is {timeframe}, but there is at most one bar a day; set it to 1d")
         fits = wanted == within.min() or wanted.to_timedelta64() in common
         fits = fits or (wanted >= _HALF_SESSION and bool((common <= wanted).any()))
         found = f"{pd.Timedelta(common[0]) / pd.Timedelta(minutes=1):g} minutes"
@@ -260,17 +263,16 @@ def check_spacing(times: pd.DatetimeIndex, timeframe: str, *, where: str) -> Non
         if len(within):
             shared = days[int(np.argmax(steps == 0))]
             raise DataError(
-                f"{where}: data.timeframe is {timeframe}, but there are several bars on {shared:%Y-%m-%d}; "
+                f"{where}: {key} is {timeframe}, but there are several bars on {shared:%Y-%m-%d}; "
                 "set it to their own timeframe"
             )
         low, high = _DAYS_BETWEEN[timeframe]
         common = _commonest(steps)
         fits = bool(((common >= low) & (common <= high)).any())
-        found = f"{common[0]} days"
+        found = "a day" if common[0] == 1 else f"{common[0]} days"
     if not fits:
         raise DataError(
-            f"{where}: data.timeframe is {timeframe}, but the bars are mostly {found} apart; "
-            "set it to their own timeframe"
+            f"{where}: {key} is {timeframe}, but the bars are mostly {found} apart; set it to their own timeframe"
         )
 
 

@@ -335,7 +335,7 @@ def test_a_missing_time_or_symbol_is_an_error(tmp_path: Path):
         (minute_times("2024-03-08 09:45", 9, step=15), "1m", "the bars are mostly 15 minutes apart"),
         (minute_times("2024-03-08 10:30", 5, step=60), "30m", "the bars are mostly 60 minutes apart"),
         (("2024-03-01", "2024-03-08", "2024-03-15"), "1d", "the bars are mostly 7 days apart"),
-        (DAYS, "1w", "the bars are mostly 1 days apart"),
+        (DAYS, "1w", "the bars are mostly a day apart"),
     ],
 )
 def test_the_timeframe_must_be_the_files_own(tmp_path: Path, times: list[str], timeframe: str, message: str):

@@ -17,7 +17,7 @@ from engine.data.cache.imports import import_files, read_imported
 from engine.data.files.reading import read_files
 from engine.data.raw import Raw
 from engine.data.sources import load_bars
-from engine.errors import DataError
+from engine.errors import ConfigError, DataError
 
 ROWS = [
     "date,symbol,open,high,low,close,volume,dividend,split",
@@ -137,3 +137,5 @@ def test_a_path_that_is_no_file_of_bars_is_not_read_to_its_end(folder: Path) -> 
     os.mkfifo(folder / "pipe.csv")
     for path in ("/dev/zero", "pipe.csv"):
         assert read_imported(section(path=path), folder, folder / "cache") is None
+        with pytest.raises((ConfigError, DataError), match=r"is not a CSV or Parquet file|is no ordinary file"):
+            read_files(section(path=path), folder)

@@ -103,6 +103,8 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
     suffix = suffix_of(path)
     if suffix is None:
         raise ConfigError(f"data.path: {path} is not a CSV or Parquet file; expected one of {', '.join(SUFFIXES)}")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: it is no ordinary file; expected a CSV or Parquet file")
     try:
         return _read_parquet(path, columns) if suffix in _PARQUET else _read_text(path, columns)
     except FileNotFoundError:
