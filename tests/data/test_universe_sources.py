@@ -56,6 +56,22 @@ def test_a_folder_and_a_long_file_may_lack_members_and_hold_others(tmp_path: Pat
     assert bars.between(pd.Timestamp("2004-03-05", tz="UTC")).membership is bars.membership
 
 
+def test_a_member_with_a_single_bar_is_left_out_unless_it_is_named(tmp_path: Path) -> None:
+    prices = tmp_path / "prices"
+    prices.mkdir()
+    header = "date,open,high,low,close,volume\n"
+    more = "".join(f"2004-03-{day:02},10,11,9,10,90\n" for day in (9, 10, 11, 12, 15, 16, 17, 18, 19))
+    (prices / "AAPL.csv").write_text(header + ROWS + more)
+    (prices / "IBM.csv").write_text(header + ROWS.splitlines()[0] + "\n")
+    (prices / "ZZZ.csv").write_text(header + ROWS)
+    folder = {"source": "files", "path": "prices"}
+    assert loaded(tmp_path, **folder).symbols == ("AAPL", "ZZZ")
+    with pytest.raises(DataError, match=r"IBM: at least two bars are needed, found 1"):
+        loaded(tmp_path, symbols=["AAPL", "IBM"], **folder)
+    # Three days make a part of the first week, which is left out, and one week more.
+    assert loaded(tmp_path, timeframe="1w", base="1d", **folder).symbols == ("AAPL",)
+
+
 def test_nobody_is_an_error_and_so_is_a_universe_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none of its 1 members is among those that sample:tech has: found ZZZ"):
         loaded(tmp_path, spells="symbol,start,end\nZZZ,2000-01-03,\n")
