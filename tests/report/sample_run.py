@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -222,3 +224,14 @@ def _scores(predicted: pd.DataFrame) -> dict[str, float | int | None]:
     scores["always_up_pct"] = float((known["realised"] > 0).mean() * 100)
     scores["coverage_pct"] = float(known["realised"].between(known["lower"], known["upper"]).mean() * 100)
     return scores
+
+
+def charts_of(page: str) -> dict[str, Any]:
+    """The charts that a page embeds, with their times in place."""
+    text = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, flags=re.S)
+    assert text is not None
+    embedded = json.loads(text[1])
+    for choices in embedded["charts"].values():
+        for trace in (trace for choice in choices for trace in choice["data"]):
+            trace["x"] = embedded["times"][trace["x"]]
+    return embedded["charts"]

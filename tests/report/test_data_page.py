@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html as html_text
-import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from sample_run import charts_of
 
 from engine.config import CleaningConfig, DataConfig, RunConfig
 from engine.data.cleaning.checking import Checked, check_bars
@@ -64,16 +64,6 @@ def page(checked: Checked) -> str:
 def minutes() -> Checked:
     raw = read_sample("minutes", ("SYN_CALM", "SYN_LATE", "SYN_THIN"))
     return check_bars(raw, DataConfig(source="sample:minutes", symbols=("all",), timeframe="1m"))
-
-
-def charts_of(page: str) -> dict[str, Any]:
-    text = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, flags=re.S)
-    assert text is not None
-    embedded = json.loads(text[1])
-    for choices in embedded["charts"].values():
-        for trace in (trace for choice in choices for trace in choice["data"]):
-            trace["x"] = embedded["times"][trace["x"]]
-    return embedded["charts"]
 
 
 def own_part(page: str) -> str:

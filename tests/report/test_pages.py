@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from sample_run import changed, sample_run
+from sample_run import changed, charts_of, sample_run
 
 from engine.compare import ComparisonReport, compare
 from engine.errors import ConfigError, StorageError
@@ -55,16 +55,6 @@ def own_part(page: str) -> str:
     """The page without plotly.js, which names servers in code that the page never calls."""
     scripts = re.findall(r"<script>.*?</script>", page, flags=re.S)
     return page.replace(max(scripts, key=len), "")
-
-
-def charts_of(page: str) -> dict[str, Any]:
-    text = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, flags=re.S)
-    assert text is not None
-    embedded = json.loads(text[1])
-    for choices in embedded["charts"].values():
-        for trace in (trace for choice in choices for trace in choice["data"]):
-            trace["x"] = embedded["times"][trace["x"]]
-    return embedded["charts"]
 
 
 def visible(page: str) -> str:

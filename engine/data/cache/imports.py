@@ -30,7 +30,6 @@ SOURCE = "files"
 _UNREAD = ("symbols", "universe", "cleaning", "benchmark", "slower", "warmup_bars")
 _BY_SYMBOL = ("frames", "rows", "origins", "actions", "adjusted_closes")
 _PARTITION = re.compile(r"\w+=.+")
-_CHUNK_BYTES = 1 << 20
 
 
 def read_imported(data: DataConfig, folder: Path, cache: Path) -> Raw | None:

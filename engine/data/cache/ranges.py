@@ -141,12 +141,5 @@ def bounds(timeframe: str, first: date, last: date | None) -> tuple[int | None, 
     return since, None if last is None or last >= _KNOWN[1] else _midnight(last + _DAY)
 
 
-def _begin(day: date, timeframe: str) -> date:
-    """The day on which the bar that holds a day begins: its week's Monday, its month's first."""
-    if timeframe == "1w":
-        return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if timeframe == "1mo" else day
-
-
 def _midnight(day: date) -> int:
     return int(pd.Timestamp(day, tz=ZONE).tz_convert("UTC").as_unit("ns").value)
