@@ -31,10 +31,11 @@ from benchmarks.market import daily_bars
 from engine.cerebro.broker import Broker
 from engine.cerebro.feed import ArrayFeed
 from engine.cerebro.loop import Engine
-from engine.config import LstmConfig
 from engine.data.bars import Bars
 from engine.run_file import load_config
-from models.bundle import EpochLosses, load_bundle, new_bundle, own_model, write_bundle
+from models.bundle import new_bundle, own_model
+from models.bundle_files import load_bundle, write_bundle
+from models.curve import EpochLosses
 from models.features import Columns, parse_features
 from models.forecaster import BATCH, Forecaster
 from models.indicator import ForecastIndicator
@@ -135,16 +136,18 @@ def measure(size: Size) -> Iterator[Measured]:
 def _prepare(bars: Bars, folder: Path) -> _Work:
     """An untrained bundle of the default model, written and read back as a backtest does it."""
     config = load_config(QUICKSTART)
-    model: LstmConfig = own_model(config)
+    model = own_model(config)
     features = parse_features(model.features, close_only=False)
-    windows = Windows.build(bars, features, lookback=model.lookback, horizon=model.horizon)
+    windows = Windows.build(bars, features, lookback=model.lookback, horizons=model.horizons)
     rows = np.arange(windows.memory - 1, len(windows.features))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(config.training.seed)
         network = build_network(model)
     labels = windows.labels[rows[: -model.horizon]]
     network.fit_scaling(torch.from_numpy(windows.features[rows]), torch.from_numpy(labels))
-    bundle = new_bundle(config, network, curve=[EpochLosses(1, 1.0, 1.0)], bars=bars, train_labels=labels, root=folder)
+    bundle = new_bundle(
+        config, network, curve=[EpochLosses(1, 1.0, 1.0)], bars=bars, train_labels=labels[:, 0], root=folder
+    )
     bundle = load_bundle(write_bundle(bundle).path)
     gathered = windows.gather(rows)
     batches = []
@@ -180,7 +183,7 @@ def _agree(work: _Work, columns: Columns) -> None:
     ours = work.forecaster.forecast(columns)[work.forecaster.memory - 1 :]
     line = np.array(_backtest(work, ForecastRule, forecaster=work.forecaster).forecast.forecast.array)
     with torch.inference_mode():
-        bare = torch.cat([work.network.head.forecast(outputs) for outputs in _bare_forward(work)])[: len(ours)]
+        bare = torch.cat([work.network.head().forecast(outputs) for (outputs,) in _bare_forward(work)])[: len(ours)]
     single = np.array(_one_call_a_bar(work))
     if not np.array_equal(ours, bare.double().numpy()):
         raise Disagreement(f"{NAME}: Forecaster and the bare forward pass differ")

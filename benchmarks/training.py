@@ -13,12 +13,14 @@ from torch import nn
 from benchmarks.forecasting import QUICKSTART
 from benchmarks.harness import Comparison, Disagreement, Measured, rounds, seconds_of, timed
 from benchmarks.market import daily_bars
-from engine.config import LstmConfig, TrainingConfig
+from engine.config import TrainingConfig
+from engine.model_sections import ModelSection
 from engine.run_file import load_config
 from models.bundle import own_model
 from models.features import parse_features
+from models.fitting.gradient import GRADIENT_CLIP, build_optimizer, fit, prepared_network, training_batches
+from models.fitting.task import Task
 from models.networks import Network, build_network
-from models.training import GRADIENT_CLIP, build_optimizer, fit, prepared_network, training_batches
 from models.windows import Rows, Windows, batches_of
 
 NAME = "training"
@@ -36,7 +38,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    model: LstmConfig
+    model: ModelSection
     config: TrainingConfig
     windows: Windows
     train_rows: Rows
@@ -72,7 +74,7 @@ def _prepare(size: Size) -> _Work:
     validated = max(1, size.windows // 5)
     # The features' memory comes on top of the windows' own lookback.
     bars = daily_bars(size.windows + validated + model.lookback + 200)
-    windows = Windows.build(bars, features, lookback=model.lookback, horizon=model.horizon)
+    windows = Windows.build(bars, features, lookback=model.lookback, horizons=model.horizons)
     rows = np.arange(windows.memory - 1, len(windows.features) - model.horizon)
     # On the CPU, as the bare loop; as many epochs for both.
     training = config.training.model_copy(
@@ -88,13 +90,14 @@ def _prepare(size: Size) -> _Work:
 
 
 def _lightning(work: _Work) -> Network:
-    return fit(
-        lambda: build_network(work.model),
-        work.windows,
+    task = Task(
+        model=work.model,
+        windows=work.windows,
         train_rows=work.train_rows,
         validation_rows=work.validation_rows,
-        config=work.config,
-    ).network
+        training=work.config,
+    )
+    return fit(task).network
 
 
 def _bare_loop(work: _Work) -> Network:

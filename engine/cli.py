@@ -241,8 +241,8 @@ def compare(
 def config(config: Config, *, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print the run file with every default filled in."""
     from engine import terminal
-    from engine.config import dump
     from engine.run_file import load_config
+    from engine.sections import dump
 
     resolved = dump(load_config(config, overrides or ()))
     if as_json:

@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     JsonValue,
-    Tag,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from engine.errors import ConfigError
-
-
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"expected {expected}, found {value!r}")
-        return value
-
-    return AfterValidator(check)
+from engine.model_sections import ModelConfig
+from engine.sections import Section, Seed, distinct, matching
 
 
 def _printable(symbol: str) -> str:
     if not symbol.isprintable():
         raise ValueError(f"expected a symbol that can be printed, found {symbol!r}")
     return symbol
-
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise ValueError("expected at least one, found an empty list")
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise ValueError(f"expected each once, found {', '.join(repeated)} more than once")
-    return names
 
 
 ALL = "all"
@@ -70,30 +47,15 @@ def _all_alone(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Timeframe = Annotated[
     str,
-    _matching(r"[1-9][0-9]*[mh]|1d|1w|1mo", "minutes, hours, a day, a week or a month, such as 5m, 1h, 1d, 1w, 1mo"),
+    matching(r"[1-9][0-9]*[mh]|1d|1w|1mo", "minutes, hours, a day, a week or a month, such as 5m, 1h, 1d, 1w, 1mo"),
 ]
 Feed = Literal["iex", "sip"]
 Adjustment = Literal["raw", "split", "dividend", "all"]
 Symbol = Annotated[
     str,
-    _matching(r"[^\s,#?%]+", "a symbol without spaces and without , # ? %"),
+    matching(r"[^\s,#?%]+", "a symbol without spaces and without , # ? %"),
     AfterValidator(_printable),
 ]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Section(BaseModel):
-    """A part of the run file: immutable, and strict about keys, types and finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans_as_numbers(cls, value: Any, info: Any) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError(f"expected a number, found the boolean {str(value).lower()}")
-        return value
 
 
 def _ordered(span: tuple[date, date]) -> tuple[date, date]:
@@ -235,12 +197,12 @@ class DataConfig(Section):
         tuple[Symbol, ...],
         BeforeValidator(_all),
         BeforeValidator(_all_of_universe),
-        AfterValidator(_distinct),
+        AfterValidator(distinct),
         AfterValidator(_all_alone),
     ] = Field(default=(), validate_default=True)
     timeframe: Timeframe = "1d"
     base: Timeframe | None = None
-    slower: Annotated[tuple[Timeframe, ...], AfterValidator(_distinct)] | None = None
+    slower: Annotated[tuple[Timeframe, ...], AfterValidator(distinct)] | None = None
     cleaning: CleaningConfig = CleaningConfig()
     benchmark: str | None = None
     path: Path | None = None
@@ -254,38 +216,12 @@ class DataConfig(Section):
     warmup_bars: int = Field(default=300, ge=0)
 
 
-class LstmConfig(Section):
-    """The LSTM: its features, window, horizon, head and size."""
-
-    kind: Literal["lstm"]
-    features: Annotated[tuple[str, ...], AfterValidator(_distinct)]
-    lookback: int = Field(default=60, ge=1)
-    horizon: int = Field(default=1, ge=1)
-    head: Literal["quantile", "point", "direction"] = "quantile"
-    hidden: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-
-
-class BundleReference(Section):
-    """A trained bundle by its path, instead of a model to be found by hash."""
-
-    bundle: Path
-
-
-def model_tag(value: Any) -> str:
-    if isinstance(value, BundleReference) or (isinstance(value, Mapping) and "bundle" in value):
-        return "bundle"
-    return "lstm"
-
-
-ModelConfig = Annotated[
-    Annotated[LstmConfig, Tag("lstm")] | Annotated[BundleReference, Tag("bundle")], Discriminator(model_tag)
-]
-
-
 class TrainingConfig(Section):
-    """How the network is fitted. ``embargo`` is in bars, added after each cut."""
+    """How the network is fitted. ``embargo`` is in bars, added after each cut.
+
+    ``walk_forward`` trains a model for each of the run file's folds, which take over from one another; with
+    ``warm_start`` each goes on from the weights of the one before it.
+    """
 
     seed: Seed = 7
     epochs: int = Field(default=30, ge=1)
@@ -295,12 +231,14 @@ class TrainingConfig(Section):
     embargo: int = Field(default=0, ge=0)
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
+    walk_forward: bool = False
+    warm_start: bool = False
 
 
 class StrategyConfig(Section):
     """``kind`` is ``module:Class``, or ``./file.py:Class`` relative to the run file."""
 
-    kind: Annotated[str, _matching(r"[^:]+:[A-Za-z_][A-Za-z0-9_]*", "module:Class or ./file.py:Class")]
+    kind: Annotated[str, matching(r"[^:]+:[A-Za-z_][A-Za-z0-9_]*", "module:Class or ./file.py:Class")]
     params: Mapping[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -345,7 +283,7 @@ class RiskConfig(Section):
     max_daily_loss_halt: float | None = Field(default=None, gt=0.0, le=1.0)
     max_order_notional: float | None = Field(default=None, gt=0.0)
     price_collar: float | None = Field(default=None, gt=0.0)
-    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_distinct)] | None = None
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(distinct)] | None = None
     max_orders_per_minute: int | None = Field(default=None, ge=1)
     stale_seconds: float | None = Field(default=None, gt=0.0)
     stale_model_days: int | None = Field(default=None, ge=1)
@@ -360,7 +298,7 @@ class RunConfig(Section):
 
     name: Annotated[
         str,
-        _matching(
+        matching(
             r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "letters, digits, and . _ - after the first, 64 characters at most"
         ),
     ]
@@ -379,14 +317,3 @@ class RunConfig(Section):
     def resolve(self, path: Path) -> Path:
         """A path of the run file, absolute or relative to the run file's folder."""
         return path if path.is_absolute() else self.folder / path
-
-
-def dump(section: Section) -> dict[str, Any]:
-    """The section as plain JSON-ready values, defaults filled in."""
-    return section.model_dump(mode="json", exclude_none=True)
-
-
-def digest(*parts: Any) -> str:
-    """SHA-256 over the canonical JSON of the parts: sorted keys, no spaces. The same values give the same hash."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

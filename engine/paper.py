@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig, digest, dump
+from engine.config import RunConfig
 from engine.data.cleaning.findings import tallied
 from engine.errors import ConfigError, DataError, NextbarError, StrategyError
 from engine.live.journal import FILE, Journal
@@ -23,6 +23,7 @@ from engine.preparation import Prepared, prepare
 from engine.report.recording import portable, trial_of
 from engine.report.run import RUNNING, Metrics, Run, close_run, finish_run, load_manifest, open_run
 from engine.report.trials import append_trial
+from engine.sections import digest, dump
 
 _FAILED = "failed"
 

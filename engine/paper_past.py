@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.config import digest, dump
 from engine.errors import ConfigError, NextbarError, RiskHalt, StorageError
 from engine.live import locks
 from engine.live.journal import FILE
 from engine.live.switch import Switch
 from engine.preparation import Prepared
 from engine.report.run import list_runs, load_manifest
+from engine.sections import digest, dump
 
 _OVER = ("completed", "halted")
 

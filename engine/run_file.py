@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import ValidationError
 
-from engine.config import BundleReference, LstmConfig, RunConfig, model_tag
+from engine.config import RunConfig
 from engine.errors import ConfigError
+from engine.model_sections import MODEL_KINDS, section_of
 
 
 class _RunFileLoader(yaml.SafeLoader):
@@ -122,6 +123,8 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     path = ".".join(location) or "the run file"
     if kind == "extra_forbidden":
         text = f"{path}: unknown key{_suggestion(location, values)}"
+    elif kind == "model_kind":
+        text = f"{path}{_wrong_kind(first)}"
     elif kind == "missing":
         text = f"{path}: required, and missing"
     else:
@@ -135,6 +138,18 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     return text if len(problems) == 1 else f"{text} (and {len(problems) - 1} more)"
 
 
+def _wrong_kind(problem: Any) -> str:
+    """What is wrong with a section that no kind of model is named by."""
+    found = problem["input"]
+    if not isinstance(found, Mapping):
+        return f": expected {_EXPECTED['model_type']}, found {found!r}"
+    if "kind" not in found:
+        return ".kind: required, and missing"
+    close = difflib.get_close_matches(str(found["kind"]), MODEL_KINDS, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f".kind: {problem['msg'][:1].lower()}{problem['msg'][1:]}, found {found['kind']!r}{meant}"
+
+
 def _is_collection(value: Any) -> bool:
     return isinstance(value, Mapping | list | tuple | set)
 
@@ -143,8 +158,6 @@ def _yaml_location(location: Sequence[str | int], values: Any, *, keep_last: boo
     """The steps of a pydantic location that exist in the file, without the names of union members in between."""
     steps: list[str] = []
     node = values
-    if location[:1] == ("model",) and len(location) > 1:
-        location = [location[0], *location[2:]]  # the second names the kind of model
     for number, step in enumerate(location, start=1):
         inside = step in node if isinstance(node, Mapping) else isinstance(node, list) and step in range(len(node))
         if inside:
@@ -157,13 +170,20 @@ def _yaml_location(location: Sequence[str | int], values: Any, *, keep_last: boo
 
 def _suggestion(location: Sequence[str], values: Mapping[str, Any]) -> str:
     model: Any = RunConfig
+    node: Any = values
     for part in location[:-1]:
-        if part == "model":
-            model = BundleReference if model_tag(values["model"]) == "bundle" else LstmConfig
-        else:
-            annotation = model.model_fields[part].annotation
-            # A section that may be absent is a union with None.
-            model = next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
+        node = node[int(part)] if isinstance(node, list | tuple) else node[part]
+        if not part.isdigit():
+            model = _section_at(model, part) or model
+        model = section_of(node) or model
     names = [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
     close = difflib.get_close_matches(location[-1], names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(names)}"
+
+
+def _section_at(model: Any, name: str) -> Any:
+    """The section that a key of another one holds, if it holds one."""
+    fields = {field.alias or own: field for own, field in model.model_fields.items()}
+    annotation = fields[name].annotation
+    # A section that may be absent is a union with None.
+    return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)

@@ -8,34 +8,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from engine.config import LstmConfig, RunConfig, SpanName, digest, dump
+from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.cleaning.findings import within
-from engine.data.cuts import check_cuts, labelled_slice
 from engine.data.sources import load_bars
-from engine.errors import BundleError, ConfigError
+from engine.errors import BundleError
 from engine.remarks import cleaning
 from engine.report.trials import append_trial
-from models.bundle import (
-    Bundle,
-    bundle_hash,
-    evaluated,
-    find_bundle,
-    load_bundle,
-    new_bundle,
-    own_model,
-    write_bundle,
-)
+from engine.sections import digest, dump
+from models.bundle import Bundle, bundle_hash, evaluated, find_bundle, own_model
+from models.bundle_files import load_bundle, write_bundle
+from models.curve import best_epoch
 from models.evaluation import forecast_frame, score_frame
-from models.features import parse_features
+from models.fitting.bundles import Decisions, decisions_of, fit_bundle, window_counts
 from models.forecaster import Forecaster
-from models.networks import build_network
 from models.training_bars import training_bars
-from models.windows import Rows, Windows
-
-_SPANS: tuple[SpanName, ...] = ("train", "validate", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,64 +80,16 @@ def train(
     """
     model = own_model(config)
     bars = load_bars(config.data, config.folder, root=root, within=config.spans.extent)
-    windows = _build_windows(model, bars)
-    rows = _cut(config, model, bars, windows)
+    decisions = decisions_of(config, model, bars)
     bundle = None if force else _find_trained(config, bars, root=root)
     reused = bundle is not None
     if bundle is None:
-        bundle = _fit_bundle(config, model, bars, windows, rows, root=root, progress=progress)
+        bundle = fit_bundle(config, bars, root=root / "bundles", progress=progress)
     evaluation = _evaluate(bundle, bars, config)
     if not reused:
         bundle = write_bundle(evaluated(bundle, evaluation))
     append_trial(root / "runs", _trial(config, bundle, evaluation, bars, now))
-    return _report(bundle, evaluation, reused=reused, rows=rows, bars=bars)
-
-
-def _build_windows(model: LstmConfig, bars: Bars) -> Windows:
-    features = parse_features(model.features, close_only=bars.close_only)
-    windows = Windows.build(bars, features, lookback=model.lookback, horizon=model.horizon)
-    symbol, longest = max(((symbol, len(frame)) for symbol, frame in bars.frames.items()), key=lambda item: item[1])
-    needed = windows.memory + model.horizon
-    if longest < needed:
-        raise ConfigError(
-            f"model.lookback: one window and its label need {needed} bars (lookback {model.lookback}, features "
-            f"{windows.memory - model.lookback} more, horizon {model.horizon}), and the longest series, {symbol}, has "
-            f"{longest}; shorten the lookback, or use more bars"
-        )
-    return windows
-
-
-def _cut(config: RunConfig, model: LstmConfig, bars: Bars, windows: Windows) -> dict[SpanName, Rows]:
-    """The rows of each span whose window is complete and whose label stays inside the span; none of them empty.
-
-    Of a universe, those at which the symbol was a member: who will join later is chosen in hindsight.
-    """
-    times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
-    decisions = {
-        name: {
-            symbol: labelled_slice(index, config.spans.get(name), horizon=model.horizon, embargo=_embargo(config, name))
-            for symbol, index in times.items()
-        }
-        for name in _SPANS
-    }
-    check_cuts(times, {str(name): parts for name, parts in decisions.items()}, horizon=model.horizon)
-    rows = {name: windows.rows(decisions[name], inside=bars.inside) for name in _SPANS}
-    for name, taken in rows.items():
-        if len(taken) == 0:
-            start, end = config.spans.get(name)
-            labelled = sum(part.stop - part.start for part in decisions[name].values())
-            outside = "" if bars.inside is None else "at which its symbol is a member of the universe, and "
-            found = min(index[0] for index in times.values() if len(index)), max(index[-1] for index in times.values())
-            raise ConfigError(
-                f"spans.{name}: {start} to {end} holds {labelled} labelled bars, none of them {outside}with the "
-                f"{windows.memory - 1} bars before it that a window needs; the data run from {found[0]:%Y-%m-%d} to "
-                f"{found[1]:%Y-%m-%d}: move the span, or shorten model.lookback"
-            )
-    return rows
-
-
-def _embargo(config: RunConfig, name: SpanName) -> int:
-    return 0 if name == "test" else config.training.embargo
+    return _report(bundle, evaluation, reused=reused, decisions=decisions, bars=bars)
 
 
 def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None:
@@ -162,31 +101,6 @@ def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None
     record = bundle.record
     same_bars = record.training_bars == training_bars(bars, config.spans, memory=record.memory)
     return bundle if same_bars and record.hash == bundle_hash(config) else None
-
-
-def _fit_bundle(
-    config: RunConfig,
-    model: LstmConfig,
-    bars: Bars,
-    windows: Windows,
-    rows: Mapping[SpanName, Rows],
-    *,
-    root: Path,
-    progress: bool,
-) -> Bundle:
-    from models.training import fit  # Lightning takes seconds to import: only where a network is fitted
-
-    fitted = fit(
-        lambda: build_network(model),
-        windows,
-        train_rows=rows["train"],
-        validation_rows=rows["validate"],
-        config=config.training,
-        progress=progress,
-    )
-    labels = windows.labels[rows["train"]]
-    bundles = root / "bundles"
-    return new_bundle(config, fitted.network, curve=fitted.curve, bars=bars, train_labels=labels, root=bundles)
 
 
 def _evaluate(bundle: Bundle, bars: Bars, config: RunConfig) -> Mapping[str, float | None]:
@@ -219,7 +133,7 @@ def _report(
     evaluation: Mapping[str, float | None],
     *,
     reused: bool,
-    rows: Mapping[SpanName, Rows],
+    decisions: Decisions,
     bars: Bars,
 ) -> TrainingReport:
     seen = bundle.record.training_bars
@@ -229,11 +143,11 @@ def _report(
         hash=bundle.record.hash,
         evaluation=evaluation,
         epochs=len(bundle.curve),
-        best_epoch=min(bundle.curve, key=lambda point: point.validation_loss).epoch,
+        best_epoch=best_epoch(bundle.curve),
         reused=reused,
-        parameters=sum(parameter.numel() for parameter in bundle.network.parameters()),
+        parameters=bundle.parameters,
         memory=bundle.record.memory,
-        windows={name: len(taken) for name, taken in rows.items()},
+        windows={str(name): n for name, n in window_counts(decisions, bars, memory=bundle.record.memory).items()},
         training_bars={symbol: own.bars for symbol, own in seen.items()},
         data_hash=bars.content_hash,
         remarks=tuple(cleaning(within(bars.quality, fitted))),

@@ -1,48 +1,40 @@
-"""Bundles: a trained model on disk. Loading one never executes code, and a changed byte is noticed.
+"""Bundles: a trained model, what is recorded of it, and how the one that a run file asks for is found.
 
-A bundle is the folder ``bundles/<name>-<hash12>`` with weights.safetensors, bundle.json and training.csv. The hash is
-of what the run file asks for, so the same request finds the same bundle.
+The hash is of what the run file asks for, so the same request finds the same bundle. ``models.bundle_files`` writes and
+reads them.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-import os
 import platform
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
 
-from engine.config import BundleReference, LstmConfig, RunConfig, Section, Spans, digest, dump
+from engine.config import RunConfig, Spans
 from engine.data.bars import Bars
 from engine.data.universe import read_universe
-from engine.errors import BundleError, ConfigError, StorageError
-from models.features import Feature, max_memory, parse_features
-from models.networks import Network, build_network
+from engine.errors import BundleError, ConfigError
+from engine.model_sections import BundleReference, DescribedModel, ModelSection
+from engine.sections import Section, digest, dump
+from models.curve import EpochLosses
+from models.features import Feature, parse_features
+from models.memory import memory_of
+from models.networks import Network
 from models.training_bars import TrainingBars, changes, training_bars
 from models.windows import Singles
 
 WEIGHTS, RECORD, CURVE = "weights.safetensors", "bundle.json", "training.csv"
-_HASH_LENGTH = 12
+HASH_LENGTH = 12
 _ASKED_DATA = {
     "source", "symbols", "timeframe", "base", "path", "columns", "timezone", "stamp", "date_format", "feed",
     "adjustment", "cleaning",
 }  # fmt: skip
-_PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"}
-_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 
 class BundleRecord(Section):
@@ -52,6 +44,9 @@ class BundleRecord(Section):
         hash: of the request, see ``bundle_hash``.
         model, spans, seed, timeframe, symbols, close_only, adjustment: what was trained, and on what.
         memory: bars that a forecast depends on.
+        takes_over: of a walk-forward bundle, the session of the first decision bar of each member.
+        combination: of an ensemble that learned how to weigh its members, horizon -> numbers; see ``models.ensemble``.
+        calibration: horizon -> numbers that its intervals are set by, see ``models.calibration``; None without.
         training_bars: symbol -> the bars that the fit could see.
         train_mean: mean label of the training span. train_naive_mae: its mean absolute label.
         evaluation: figures on the test span, see ``models.evaluation.score``.
@@ -60,7 +55,7 @@ class BundleRecord(Section):
     """
 
     hash: str
-    model: LstmConfig
+    model: DescribedModel
     spans: Spans
     seed: int
     timeframe: str
@@ -68,6 +63,9 @@ class BundleRecord(Section):
     close_only: bool
     adjustment: str
     memory: int
+    takes_over: tuple[date, ...] | None = None
+    combination: Mapping[str, tuple[float, ...]] | None = None
+    calibration: Mapping[str, tuple[float, ...]] | None = None
     training_bars: Mapping[str, TrainingBars]
     train_mean: float
     train_naive_mae: float
@@ -77,22 +75,18 @@ class BundleRecord(Section):
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights."""
-        return self.files[WEIGHTS]
+        """SHA-256 of what was learned: the tensors; of a bundle of bundles, all that is learned in it."""
+        return self.files.get(WEIGHTS) or digest(self.combination, self.calibration, dict(self.files))
 
     @property
     def last_seen(self) -> date:
-        """The last session that the model was trained or chosen on: it knows nothing after it, and all before it."""
+        """The last session that the model was trained or chosen on: it knows nothing after it, and all before it.
+
+        A walk-forward bundle decides on a bar with the member that was trained before it.
+        """
+        if self.takes_over:
+            return self.takes_over[0] - timedelta(days=1)
         return max(span[1] for span in (self.spans.get("train"), self.spans.get("validate")))
-
-
-@dataclass(frozen=True)
-class EpochLosses:
-    """A point of the training curve; losses are the head's, averaged over the windows of the span."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +96,24 @@ class Bundle:
     Attributes:
         path: the folder where it lies, or will.
         record: what bundle.json says.
-        features: the record's features, parsed.
-        network: on the CPU, in evaluation mode.
+        features: the record's features, parsed; none of a bundle of bundles.
+        network: on the CPU, in evaluation mode; None of a bundle of bundles.
         curve: losses of each epoch, from epoch 1 on.
+        members: of an ensemble its members, of a walk-forward bundle those that take over from one another.
     """
 
     path: Path
     record: BundleRecord
     features: tuple[Feature, ...]
-    network: Network
-    curve: tuple[EpochLosses, ...]
+    network: Network | None
+    curve: tuple[EpochLosses, ...] = ()
+    members: tuple[Bundle, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learned, in all members together."""
+        own = 0 if self.network is None else sum(parameter.numel() for parameter in self.network.parameters())
+        return own + sum(member.parameters for member in self.members)
 
 
 def bundle_hash(config: RunConfig) -> str:
@@ -130,10 +132,13 @@ def bundle_hash(config: RunConfig) -> str:
     if config.data.universe is not None:
         # Who was a member when, whatever the file is called.
         data["universe"] = read_universe(config.resolve(config.data.universe)).digest
-    return digest(dump(own_model(config)), dump(config.training), dump(config.spans), data)
+    asked = [dump(own_model(config)), dump(config.training), dump(config.spans), data]
+    if config.training.walk_forward and config.folds is not None:
+        asked.append(dump(config.folds))
+    return digest(*asked)
 
 
-def own_model(config: RunConfig) -> LstmConfig:
+def own_model(config: RunConfig) -> ModelSection:
     """The model section, where it describes a model; a ConfigError where it is absent or names a bundle."""
     if config.model is None:
         raise ConfigError("model: this command needs a model, and the run file has none; add a model section")
@@ -164,7 +169,7 @@ def find_bundle(config: RunConfig, root: Path = Path("bundles")) -> Path:
                 "train one, or correct the path"
             )
         return found[0]
-    short = bundle_hash(config)[:_HASH_LENGTH]
+    short = bundle_hash(config)[:HASH_LENGTH]
     own = root / f"{config.name}-{short}"
     if own.is_dir():
         return own
@@ -176,26 +181,29 @@ def find_bundle(config: RunConfig, root: Path = Path("bundles")) -> Path:
 
 def new_bundle(
     config: RunConfig,
-    network: Network,
+    network: Network | None,
     *,
-    curve: Sequence[EpochLosses],
     bars: Bars,
     train_labels: Singles,
     root: Path,
+    curve: Sequence[EpochLosses] = (),
+    members: Sequence[Bundle] = (),
+    takes_over: Sequence[date] | None = None,
+    combination: Mapping[str, tuple[float, ...]] | None = None,
 ) -> Bundle:
     """A bundle in memory, not evaluated and not written yet.
 
     Args:
         config: the run file, whose model section describes the network.
-        network: fitted, on the CPU.
+        network: fitted, on the CPU; None of a bundle of bundles.
         curve: losses of each epoch.
         bars: all bars that were loaded for training.
-        train_labels: the labels of the training span, log returns.
+        train_labels: the labels of the training span at the traded horizon, log returns.
         root: the folder that will hold the bundle's folder.
+        members, takes_over, combination: see ``Bundle`` and ``BundleRecord``.
     """
     model = own_model(config)
-    features = parse_features(model.features, close_only=bars.close_only)
-    memory = model.lookback + max_memory(features) - 1
+    memory = memory_of(model, close_only=bars.close_only)
     labels = np.asarray(train_labels, dtype=np.float64)
     record = BundleRecord(
         hash=bundle_hash(config),
@@ -207,6 +215,8 @@ def new_bundle(
         close_only=bars.close_only,
         adjustment=bars.adjustment,
         memory=memory,
+        takes_over=None if takes_over is None else tuple(takes_over),
+        combination=combination,
         training_bars=training_bars(bars, config.spans, memory=memory),
         train_mean=float(labels.mean()),
         train_naive_mae=float(np.abs(labels).mean()),
@@ -219,7 +229,9 @@ def new_bundle(
         },
         files={},
     )
-    return Bundle(root / f"{config.name}-{record.hash[:_HASH_LENGTH]}", record, features, network.eval(), tuple(curve))
+    path = root / f"{config.name}-{record.hash[:HASH_LENGTH]}"
+    features = () if network is None else parse_features(model.features, close_only=bars.close_only)
+    return Bundle(path, record, features, None if network is None else network.eval(), tuple(curve), tuple(members))
 
 
 def evaluated(bundle: Bundle, evaluation: Mapping[str, float | None]) -> Bundle:
@@ -244,10 +256,10 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
         asked = bundle_hash(config)
         if record.hash != asked:
             raise BundleError(
-                f"{bundle.path}: the bundle of another model, data or spans: expected hash {asked[:_HASH_LENGTH]}, "
-                f"found {record.hash[:_HASH_LENGTH]}; run `nextbar train CONFIG`"
+                f"{bundle.path}: the bundle of another model, data or spans: expected hash {asked[:HASH_LENGTH]}, "
+                f"found {record.hash[:HASH_LENGTH]}; run `nextbar train CONFIG`"
             )
-    if isinstance(config.model, LstmConfig) and (record.model, record.spans) != (config.model, config.spans):
+    if isinstance(config.model, ModelSection) and (record.model, record.spans) != (config.model, config.spans):
         raise BundleError(f"{bundle.path}: its record names another model or other spans than its hash; train again")
     if bars.timeframe != record.timeframe:
         raise BundleError(
@@ -255,7 +267,7 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
             "use bars of the same timeframe, or train again"
         )
     try:
-        parse_features(record.model.features, close_only=bars.close_only)
+        memory_of(record.model, close_only=bars.close_only)
     except ConfigError as error:
         raise BundleError(f"{bundle.path}: its features do not fit these bars ({error})") from None
     remarks = changes(record.training_bars, training_bars(bars, record.spans, memory=record.memory))
@@ -267,167 +279,3 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
     if bars.adjustment != record.adjustment:
         remarks.append(f"the bundle was trained on prices adjusted: {record.adjustment}, these are: {bars.adjustment}")
     return tuple(remarks)
-
-
-def write_bundle(bundle: Bundle) -> Bundle:
-    """Write a bundle into its folder, in the place of an earlier one; whole or not at all.
-
-    Returns:
-        The bundle as written, its record holding the files' hashes.
-
-    Raises:
-        StorageError: the folder cannot be written; an earlier bundle is still there, and nothing else.
-    """
-    weights = {name: value.contiguous() for name, value in bundle.network.state_dict().items()}
-    contents = {WEIGHTS: safetensors.torch.save(weights), CURVE: _curve_table(bundle.curve)}
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    record = bundle.record.model_copy(update={"files": hashes})
-    values = record.model_dump(mode="json")
-    text = json.dumps({**values, "sha256": digest(values)}, indent=2, sort_keys=True)
-    contents[RECORD] = f"{text}\n".encode()
-    temporary = bundle.path.with_name(f".{bundle.path.name}.{secrets.token_hex(4)}.new")
-    try:
-        temporary.mkdir(parents=True)
-        for name, content in contents.items():
-            _write_durably(temporary / name, content)
-        _replace_folder(bundle.path, temporary)
-    except OSError as error:
-        raise StorageError(
-            f"{bundle.path}: the bundle could not be written ({error.strerror or error}); free some space, or "
-            "make the folder writable"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return replace(bundle, record=record)
-
-
-def _curve_table(curve: Sequence[EpochLosses]) -> bytes:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([[field.name for field in fields(EpochLosses)], *(astuple(point) for point in curve)])
-    return table.getvalue().encode()
-
-
-def _parse_curve(content: bytes) -> tuple[EpochLosses, ...]:
-    rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
-    return tuple(
-        EpochLosses(int(row["epoch"]), float(row["train_loss"]), float(row["validation_loss"])) for row in rows
-    )
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace_folder(target: Path, new: Path) -> None:
-    """Rename ``new`` to ``target``; a folder cannot be renamed over another, so the earlier one steps aside first."""
-    if not target.exists():
-        new.rename(target)
-    else:
-        aside = new.with_suffix(".old")
-        target.rename(aside)
-        try:
-            new.rename(target)
-        except BaseException:
-            aside.rename(target)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def load_bundle(path: Path) -> Bundle:
-    """Read a bundle and check every byte of it; no code in it is ever executed.
-
-    Raises:
-        BundleError: a file is missing, truncated, edited, a pickle, or does not fit the others; names the file.
-    """
-    if not path.is_dir():
-        raise BundleError(f"{path}: no such bundle folder; run `nextbar train CONFIG` first")
-    contents = {name: _read(path / name) for name in (RECORD, WEIGHTS, CURVE)}
-    _refuse_pickles(path)
-    record = _parse_record(path / RECORD, contents[RECORD])
-    for name in (WEIGHTS, CURVE):
-        found, expected = hashlib.sha256(contents[name]).hexdigest(), record.files.get(name)
-        if found != expected:
-            raise BundleError(
-                f"{path / name}: truncated or edited: expected SHA-256 {str(expected)[:_HASH_LENGTH]}, found "
-                f"{found[:_HASH_LENGTH]}; run `nextbar train CONFIG --force`"
-            )
-    try:
-        features = parse_features(record.model.features, close_only=record.close_only)
-    except ConfigError as error:
-        raise BundleError(f"{path / RECORD}: {error}") from None
-    memory = record.model.lookback + max_memory(features) - 1
-    if memory != record.memory:
-        raise BundleError(f"{path / RECORD}: its features need {memory} bars, and it says {record.memory}; train again")
-    with torch.random.fork_rng(devices=()):  # first weights are drawn and thrown away: leave the user's seed alone
-        network = build_network(record.model)
-    _load_weights(path / WEIGHTS, contents[WEIGHTS], network)
-    return Bundle(path, record, features, network.eval(), _parse_curve(contents[CURVE]))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise BundleError(f"{path}: the bundle lacks this file; run `nextbar train CONFIG --force`") from None
-    except OSError as error:
-        raise BundleError(f"{path}: could not be read ({error.strerror or error})") from error
-
-
-def _refuse_pickles(path: Path) -> None:
-    for file in sorted(path.rglob("*")):
-        if not file.is_file():
-            continue
-        with file.open("rb") as opened:
-            start = opened.read(4)
-        if file.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
-            raise BundleError(
-                f"{file}: a pickle or an archive, which can execute code when loaded; expected safetensors only, so "
-                "the bundle is not opened; remove the file, or train again"
-            )
-
-
-def _parse_record(path: Path, content: bytes) -> BundleRecord:
-    try:
-        values = json.loads(content)
-        expected = values.pop("sha256")
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        raise BundleError(f"{path}: truncated or not a bundle's record; run `nextbar train CONFIG --force`") from None
-    found = digest(values)
-    if found != expected:
-        raise BundleError(
-            f"{path}: edited since it was written: expected SHA-256 {str(expected)[:_HASH_LENGTH]}, found "
-            f"{found[:_HASH_LENGTH]}; run `nextbar train CONFIG --force`"
-        )
-    try:
-        return BundleRecord.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            f"{path}: written by another version of nextbar: {where}: {first['msg'].lower()}; train again"
-        ) from None
-
-
-def _load_weights(path: Path, content: bytes, network: Network) -> None:
-    try:
-        weights = safetensors.torch.load(content)
-    except (SafetensorError, ValueError) as error:
-        raise BundleError(f"{path}: not a safetensors file ({error}); run `nextbar train CONFIG --force`") from None
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise BundleError(
-                f"{path}: {name}: expected shape {expected.get(name, 'none')}, found {found.get(name, 'none')}; "
-                "these weights belong to another model; train again"
-            )
-    network.load_state_dict(weights)

@@ -9,9 +9,10 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from engine.config import Section, Spans
+from engine.config import Spans
 from engine.data.bars import COLUMNS, Bars
 from engine.data.cuts import decision_slice
+from engine.sections import Section
 
 
 class TrainingBars(Section):

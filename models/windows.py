@@ -48,7 +48,7 @@ class Windows:
 
     Attributes:
         features: float32 [total bars, features], NaN where a feature's memory is not filled.
-        labels: float32 [total bars], log return over the next ``horizon`` bars; NaN where it is not known.
+        labels: float32 [total bars, horizons], log returns over the next bars; NaN where they are not known.
         starts: symbol -> row of its first bar.
         lookback: rows of a window.
         memory: bars that a window depends on: lookback + the longest feature memory - 1.
@@ -61,13 +61,15 @@ class Windows:
     memory: int
 
     @classmethod
-    def build(cls, bars: Bars, features: Sequence[Feature], *, lookback: int, horizon: int) -> Windows:
+    def build(cls, bars: Bars, features: Sequence[Feature], *, lookback: int, horizons: Sequence[int]) -> Windows:
         """The windows of all symbols of the bars, in their order."""
         columns = [Columns.of(frame) for frame in bars.frames.values()]
         ends = np.cumsum([0, *(len(part) for part in columns)])
         return cls(
             features=np.concatenate([compute(features, part) for part in columns]),
-            labels=np.concatenate([labels_of(part.close, horizon) for part in columns]),
+            labels=np.concatenate(
+                [np.stack([labels_of(part.close, ahead) for ahead in horizons], axis=1) for part in columns]
+            ),
             starts=dict(zip(bars.symbols, ends.tolist(), strict=False)),
             lookback=lookback,
             memory=lookback + max_memory(features) - 1,
@@ -106,7 +108,7 @@ class WindowDataset(Dataset[Batch]):
         return len(self.selected)
 
     def __getitem__(self, index: torch.Tensor) -> Batch:
-        """Windows [batch, lookback, features] and labels [batch] of the positions."""
+        """Windows [batch, lookback, features] and labels [batch, horizons] of the positions."""
         return self.windows.gather(self.selected[index.numpy()]), self.labels[index]
 
 
@@ -130,7 +132,7 @@ class BatchIndex(Sampler[torch.Tensor]):
 
 
 def batches_of(windows: Windows, rows: Rows, *, batch: int, seed: int | None = None) -> DataLoader[Batch]:
-    """Batches of (windows [batch, lookback, features], labels [batch]); the last one may be smaller.
+    """Batches of (windows [batch, lookback, features], labels [batch, horizons]); the last one may be smaller.
 
     Args:
         windows: the windows to draw from.

@@ -12,8 +12,9 @@ import pytest
 from engine.config import RunConfig
 from engine.errors import ConfigError, StorageError
 from engine.training import train
-from models.bundle import bundle_hash, find_bundle, load_bundle
-from models.training import NetworkModule
+from models.bundle import bundle_hash, find_bundle
+from models.bundle_files import load_bundle
+from models.fitting.gradient import NetworkModule
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgpack
 
-from engine.config import digest, dump
 from engine.data.calendars import session_number
 from engine.errors import ConfigError, NextbarError, StorageError
 from engine.exchange.account import Account, AccountSpec
@@ -24,6 +23,7 @@ from engine.exchange.refusals import invalid
 from engine.exchange.state import Action, ActionLog
 from engine.exchange.tickets import read_ticket, read_transfer
 from engine.exchange.wire import number
+from engine.sections import digest, dump
 from engine.trading.venue import Bar
 
 SCHEMA = 1

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from engine.config import ALL, BundleReference, RunConfig, SpanName, digest, dump
+from engine.config import ALL, RunConfig, SpanName
 from engine.data.bars import Bars
 from engine.data.cleaning.findings import changed_in_hindsight, findings_frame, tallied
 from engine.data.universe import survivorship_of
 from engine.errors import NextbarError
+from engine.model_sections import BundleReference
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import bars_frame, fills_frame, orders_frame, trades_frame
 from engine.report.run import Run
 from engine.report.trade_metrics import run_metrics
+from engine.sections import digest, dump
 from engine.simulation.simulate import Simulation
 from engine.trading.costs import Costs, slipped
 from engine.trading.orders import OrderStatus

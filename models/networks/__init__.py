@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
-from engine.config import LstmConfig
-from models.networks.heads import HEADS, Head
+from engine.model_sections import ModelSection
+from models.networks.heads import HEADS, DirectionHead, Head
+from models.networks.linear import Flat
 from models.networks.lstm import Lstm
 from models.networks.scaling import FeatureScaling
 
@@ -26,48 +27,90 @@ class Body(Protocol):
 
 
 class Network(nn.Module):
-    """Scaling, body and head.
+    """Scaling, body, and a head for each horizon.
 
     Args:
         features: number of features of a window.
         body: from scaled windows to a state.
-        head: from the state to outputs.
+        heads: from the state to outputs, one a horizon, the traded one first.
     """
 
-    def __init__(self, features: int, body: Body, head: Head) -> None:
+    def __init__(self, features: int, body: Body, heads: Sequence[Head]) -> None:
         super().__init__()
         self.scaling = FeatureScaling(features)
         self.body = cast(nn.Module, body)
-        self.head = head
+        self.heads = nn.ModuleList(heads)
 
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows [batch, lookback, features] in the features' own units -> the head's raw outputs."""
-        outputs: torch.Tensor = self.head(self.body(self.scaling(windows)))
-        return outputs
+    def head(self, at: int = 0) -> Head:
+        """The head of a horizon, by its place in the model's ``horizons``."""
+        return cast(Head, self.heads[at])
+
+    def state(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows [batch, lookback, features] in the features' own units -> the body's state [batch, size]."""
+        state: torch.Tensor = self.body(self.scaling(windows))
+        return state
+
+    def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Windows [batch, lookback, features] -> the raw outputs of each head."""
+        state = self.state(windows)
+        return tuple(head(state) for head in self.heads)
 
     def loss(self, windows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss, a scalar, against labels [batch] in log returns."""
-        return self.head.loss(self(windows), labels)
+        """Mean loss over the horizons, a scalar, against labels [batch, horizons] in log returns."""
+        losses = [self.head(at).loss(outputs, labels[:, at]) for at, outputs in enumerate(self(windows))]
+        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
 
-    def forecast(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows [batch, lookback, features] -> [batch, 3]: forecast, lower, upper in log returns."""
-        return self.head.forecast(self(windows))
+    def forecast(self, windows: torch.Tensor, at: int = 0) -> torch.Tensor:
+        """Windows [batch, lookback, features] -> [batch, 3]: forecast, lower, upper in log returns, of a horizon."""
+        head = self.head(at)
+        return head.forecast(head(self.state(windows)))
+
+    def classes(self, windows: torch.Tensor, at: int = 0) -> torch.Tensor:
+        """Windows [batch, lookback, features] -> [batch, 3]: probabilities of down, flat and up, of a horizon.
+
+        Raises:
+            TypeError: the head is no ``DirectionHead``.
+        """
+        head = self.head(at)
+        if not isinstance(head, DirectionHead):
+            raise TypeError(f"expected a direction head, found {type(head).__name__}")
+        return head.probabilities(head(self.state(windows)))
 
     def fit_scaling(self, rows: torch.Tensor, labels: torch.Tensor) -> None:
         """Set every buffer that depends on data, from the training span alone.
 
         Args:
             rows: feature rows of the training span's decision bars, [n, features], finite.
-            labels: their labels [n] in log returns.
+            labels: their labels [n, horizons] in log returns.
         """
         self.scaling.fit(rows)
-        self.head.fit(labels)
+        for at in range(len(self.heads)):
+            self.head(at).fit(labels[:, at])
+
+    def texts(self) -> Mapping[str, bytes]:
+        """What is kept beside the tensors, file name -> content; nothing, unless a family says otherwise."""
+        return {}
+
+    def load_texts(self, texts: Mapping[str, bytes]) -> None:
+        """Take what ``texts`` gave."""
 
 
-_BODIES: dict[str, Callable[[LstmConfig], Body]] = {"lstm": Lstm}
+# Kind -> the body of its section. A section of a family that is fitted otherwise than by gradients has one as well.
+BODIES: dict[str, Callable[[Any], Body]] = {
+    "lstm": Lstm,
+    "ridge": Flat,
+    "elastic_net": Flat,
+    "ar": Flat,
+    "arima": Flat,
+    "ets": Flat,
+    "zero": Flat,
+    "mean": Flat,
+    "last_return": Flat,
+}
 
 
-def build_network(config: LstmConfig) -> Network:
+def build_network(config: ModelSection) -> Network:
     """A network of the configured kind and head, freshly initialised from torch's global generator."""
-    body = _BODIES[config.kind](config)
-    return Network(len(config.features), body, HEADS[config.head](body.size))
+    kind = config.kind
+    body = BODIES[kind](config)
+    return Network(len(config.features), body, [HEADS[config.head](body.size) for _ in config.horizons])

@@ -151,10 +151,14 @@ class DirectionHead(ResidualHead):
         """Cross entropy in nats."""
         return functional.cross_entropy(outputs, self._classes(labels))
 
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Outputs [batch, 3] -> probabilities of down, flat and up."""
+        return outputs.softmax(dim=1)
+
     def centre(self, outputs: torch.Tensor) -> torch.Tensor:
         """Expected class mean under the predicted probabilities."""
         # A sum of products, not a matrix-vector product: its order must not depend on the batch.
-        return (outputs.softmax(dim=1) * self.class_means).sum(dim=1)
+        return (self.probabilities(outputs) * self.class_means).sum(dim=1)
 
 
 HEADS: dict[str, type[Head]] = {"quantile": QuantileHead, "point": PointHead, "direction": DirectionHead}

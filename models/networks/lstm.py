@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from engine.config import LstmConfig
+from engine.model_sections import LstmConfig
 
 
 class Lstm(nn.Module):

@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import backtrader as bt
 import numpy as np
@@ -19,17 +19,20 @@ import strategies
 from engine.cerebro.broker import Broker
 from engine.cerebro.feed import ArrayFeed, add_feeds
 from engine.cerebro.loop import Engine
-from engine.config import BrokerConfig, BundleReference, ModelConfig, RiskConfig, RunConfig, Section
+from engine.config import BrokerConfig, RiskConfig, RunConfig
 from engine.data.bars import Bars
 from engine.data.calendars import session_hours
+from engine.model_sections import MODEL_KINDS
 from engine.simulation.simulate import equity_curve, simulate
 from engine.trading.ledger import Ledger
 from engine.trading.orders import Order
 from models.bundle import new_bundle
 from models.features import Columns, parse_features
+from models.fitting import by_gradients
+from models.fitting.bundles import fit_bundle
+from models.fitting.task import calibrate_residuals
 from models.forecaster import Forecaster
 from models.networks import Network, build_network
-from models.networks.heads import ResidualHead
 from models.windows import Windows
 from strategies.loading import LoadedStrategy, load_strategy
 from strategies.rule import Context, Rule
@@ -102,17 +105,23 @@ def one_symbol(bars: Bars) -> Bars:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-def model_kinds() -> dict[str, type[Section]]:
-    """Kind -> configuration of every model that a run file can describe."""
-    members = [get_args(tagged)[0] for tagged in get_args(get_args(ModelConfig)[0])] or [get_args(ModelConfig)[0]]
-    described = [member for member in members if member is not BundleReference]
-    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in described}
+# Name -> the values of a model section; every kind that a run file can describe, and every option that changes how a
+# forecast comes about. Windows, horizons and sizes are filled in by ``tiny_config``.
+MODELS: dict[str, dict[str, Any]] = {
+    "lstm": {"kind": "lstm"},
+    "lstm, point": {"kind": "lstm", "head": "point"},
+    "lstm, direction": {"kind": "lstm", "head": "direction"},
+    "zero": {"kind": "zero"},
+    "mean": {"kind": "mean"},
+    "last return": {"kind": "last_return"},
+}
 
 
-def tiny_config(kind: str, **more: Any) -> RunConfig:
-    """A run file with a model of the kind, as small as its options allow."""
-    section = model_kinds()[kind]
-    small = {"kind": kind, "features": FEATURES, "lookback": LOOKBACK, "horizon": 2, "hidden": 5, "layers": 2, **more}
+def tiny_config(name: str, **more: Any) -> RunConfig:
+    """A run file with one of ``MODELS``, as small as its options allow."""
+    section = MODEL_KINDS[MODELS[name]["kind"]]
+    small = {"features": FEATURES, "lookback": LOOKBACK, "horizon": 2, "hidden": 5, "layers": 2}
+    small = {name: value for name, value in small.items() if name in section.model_fields} | MODELS[name] | more
     return RunConfig.model_validate(
         {
             "name": "tiny",
@@ -122,7 +131,7 @@ def tiny_config(kind: str, **more: Any) -> RunConfig:
                 "validate": ["2020-04-01", "2020-04-30"],
                 "test": ["2020-05-01", "2020-12-31"],
             },
-            "model": {name: value for name, value in small.items() if name in section.model_fields},
+            "model": small,
             "strategy": {"kind": "strategies.forecast:Forecast"},
             "broker": BROKER,
         }
@@ -130,27 +139,32 @@ def tiny_config(kind: str, **more: Any) -> RunConfig:
 
 
 def tiny_forecaster(
-    kind: str = "lstm", *, change: Callable[[Network], None] = lambda network: None, **more: Any
+    name: str = "lstm", *, change: Callable[[Network], None] = lambda network: None, **more: Any
 ) -> Forecaster:
-    """A forecaster with random weights, its scaling fitted on ``daily_bars``; ``change`` may put other parts in."""
-    config = tiny_config(kind, **more)
+    """A forecaster of one of ``MODELS``: networks with random weights, their scaling fitted on ``daily_bars``.
+
+    ``change`` may put other parts into a network. What is not learned by gradients is fitted.
+    """
+    config = tiny_config(name, **more)
     bars = daily_bars()
+    if not by_gradients(config.model):
+        return Forecaster(fit_bundle(config, bars, root=Path("bundles")))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(11)
         network = build_network(config.model)
         with torch.no_grad():
-            network.head.project.weight.mul_(10.0)  # strong opinions, so that strategies trade on them
+            network.head().project.weight.mul_(10.0)  # strong opinions, so that strategies trade on them
             change(network)
     network.eval()
     features = parse_features(config.model.features, close_only=False)
-    windows = Windows.build(bars, features, lookback=LOOKBACK, horizon=2)
+    windows = Windows.build(bars, features, lookback=LOOKBACK, horizons=[2])
     rows = windows.rows({symbol: slice(0, len(frame) - 2) for symbol, frame in bars.frames.items()})
     labels = torch.from_numpy(windows.labels[rows])
     network.fit_scaling(torch.from_numpy(windows.features[rows]), labels)
-    if isinstance(network.head, ResidualHead):
-        with torch.inference_mode():
-            network.head.calibrate(network(windows.gather(rows)), labels)
-    bundle = new_bundle(config, network, curve=(), bars=bars, train_labels=windows.labels[rows], root=Path("bundles"))
+    calibrate_residuals(network, windows, rows)
+    bundle = new_bundle(
+        config, network, curve=(), bars=bars, train_labels=windows.labels[rows, 0], root=Path("bundles")
+    )
     return Forecaster(bundle)
 
 

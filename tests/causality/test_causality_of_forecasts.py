@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from harness import assert_causal, assert_same
-from subjects import daily_bars, model_kinds, of_columns, of_indicator, one_symbol, tiny_forecaster
+from subjects import MODELS, daily_bars, of_columns, of_indicator, one_symbol, tiny_forecaster
 
-from models import networks
 from models.features import Columns
 from models.indicator import ForecastIndicator
-from models.networks.heads import HEADS
 
 RUNS = {
     "lean loop": {"lean": True},
@@ -24,21 +22,15 @@ RUNS = {
 }
 
 
-def test_every_network_has_a_configuration_by_which_these_tests_find_it():
-    assert model_kinds().keys() == networks._BODIES.keys()
-
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("kind", model_kinds())
-def test_a_forecast_depends_on_its_last_bars_alone(kind: str, head: str):
-    forecaster = tiny_forecaster(kind, head=head)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_forecast_depends_on_its_last_bars_alone(name: str):
+    forecaster = tiny_forecaster(name)
     assert_causal(of_columns(forecaster.forecast), daily_bars(), warmup=forecaster.memory, memory=forecaster.memory)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("kind", model_kinds())
-def test_the_latest_forecast_is_the_last_of_the_series(kind: str, head: str):
-    forecaster = tiny_forecaster(kind, head=head)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_latest_forecast_is_the_last_of_the_series(name: str):
+    forecaster = tiny_forecaster(name)
 
     def one_at_a_time(columns: Columns) -> np.ndarray:
         known = np.full((len(columns), 3), np.nan)
@@ -50,10 +42,9 @@ def test_the_latest_forecast_is_the_last_of_the_series(kind: str, head: str):
     assert_same(of_columns(forecaster.forecast)(bars), of_columns(one_at_a_time)(bars), check="bar by bar")
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("kind", model_kinds())
-def test_prices_times_a_power_of_two_change_no_forecast(kind: str, head: str):
-    subject = of_columns(tiny_forecaster(kind, head=head).forecast)
+@pytest.mark.parametrize("name", MODELS)
+def test_prices_times_a_power_of_two_change_no_forecast(name: str):
+    subject = of_columns(tiny_forecaster(name).forecast)
     bars = daily_bars()
     halved = {
         symbol: frame.assign(**{name: frame[name] / 2.0 for name in ("open", "high", "low", "close")})

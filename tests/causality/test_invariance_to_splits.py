@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from harness import assert_same
 from subjects import (
+    MODELS,
     daily_bars,
     load,
     minute_bars,
-    model_kinds,
     of_columns,
     of_strategy,
     orders_in,
@@ -63,9 +63,9 @@ def test_a_split_changes_no_feature(name: str, kind: str):
             np.testing.assert_allclose(after, before, rtol=0.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", model_kinds())
-def test_a_split_changes_no_forecast(kind: str):
-    subject = of_columns(tiny_forecaster(kind).forecast)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_split_changes_no_forecast(name: str):
+    subject = of_columns(tiny_forecaster(name).forecast)
     for factor in (2.0, 0.25):
         found = subject(split_in_the_middle(BARS["days"], factor))
         assert_same(subject(BARS["days"]), found, check=f"a split of {factor:g}")

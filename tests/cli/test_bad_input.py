@@ -314,7 +314,7 @@ def test_ctrl_c_in_a_backtest(project: Project) -> None:
 
 
 def test_ctrl_c_in_training(empty: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from models.training import NetworkModule
+    from models.fitting.gradient import NetworkModule
 
     def interrupted(self: Any, batch: Any, batch_index: int) -> Any:
         os.kill(os.getpid(), signal.SIGINT)

@@ -11,7 +11,9 @@ import torch
 from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.cuts import labelled_slice
-from models.bundle import Bundle, EpochLosses, new_bundle, write_bundle
+from models.bundle import Bundle, new_bundle
+from models.bundle_files import write_bundle
+from models.curve import EpochLosses
 from models.features import parse_features
 from models.networks import build_network
 from models.windows import Windows
@@ -72,7 +74,7 @@ def make_windows(bars: Bars, config: RunConfig) -> tuple[Windows, dict[str, np.n
     """The windows of the bars, and the rows of the run file's train, validate and test spans."""
     model = config.model
     features = parse_features(model.features, close_only=bars.close_only)
-    windows = Windows.build(bars, features, lookback=model.lookback, horizon=model.horizon)
+    windows = Windows.build(bars, features, lookback=model.lookback, horizons=model.horizons)
     rows = {
         name: windows.rows(
             {
@@ -95,4 +97,4 @@ def make_bundle(root: Path, *, bars: Bars | None = None, config: RunConfig | Non
     labels = windows.labels[rows["train"]]
     network.fit_scaling(torch.from_numpy(windows.features[rows["train"]]), torch.from_numpy(labels))
     curve = (EpochLosses(1, 0.5, 0.25), EpochLosses(2, 0.4, 0.3))
-    return write_bundle(new_bundle(config, network, curve=curve, bars=bars, train_labels=labels, root=root))
+    return write_bundle(new_bundle(config, network, curve=curve, bars=bars, train_labels=labels[:, 0], root=root))

@@ -14,10 +14,12 @@ import safetensors.torch
 import torch
 from synthetic import make_bars, make_bundle, make_config, make_frame
 
-from engine.config import CleaningConfig, RunConfig, digest
+from engine.config import CleaningConfig, RunConfig
 from engine.errors import BundleError, ConfigError, StorageError
 from engine.report.recording import portable
-from models.bundle import bundle_hash, check_fit, evaluated, find_bundle, load_bundle, write_bundle
+from engine.sections import digest
+from models.bundle import bundle_hash, check_fit, evaluated, find_bundle
+from models.bundle_files import load_bundle, write_bundle
 
 
 def rewrite_record(path: Path, **changes) -> None:
@@ -157,12 +159,12 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path, name, form):
 def test_weights_of_another_model_are_refused_even_with_the_right_hashes(tmp_path):
     bundle = make_bundle(tmp_path)
     weights = dict(bundle.network.state_dict())
-    weights["head.project.bias"] = torch.zeros(1)
+    weights["heads.0.project.bias"] = torch.zeros(1)
     content = safetensors.torch.save(weights)
     (bundle.path / "weights.safetensors").write_bytes(content)
     files = {**bundle.record.files, "weights.safetensors": hashlib.sha256(content).hexdigest()}
     rewrite_record(bundle.path, files=files)
-    with pytest.raises(BundleError, match=r"head\.project\.bias: expected shape \(3,\), found \(1,\)"):
+    with pytest.raises(BundleError, match=r"heads\.0\.project\.bias: expected shape \(3,\), found \(1,\)"):
         load_bundle(bundle.path)
 
 

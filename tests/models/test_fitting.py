@@ -13,20 +13,22 @@ from synthetic import make_bars, make_config, make_frame, make_windows
 from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.errors import ConfigError, NextbarError
+from models.fitting.gradient import NetworkModule, fit_network
+from models.fitting.task import Fit, Task
 from models.networks import build_network
-from models.training import Fit, NetworkModule, fit
 from models.windows import Windows
 
 
 def fit_on(bars: Bars, config: RunConfig, *, build=None) -> tuple[Fit, Windows, dict[str, np.ndarray]]:
     windows, rows = make_windows(bars, config)
-    fitted = fit(
-        build or partial(build_network, config.model),
-        windows,
+    task = Task(
+        model=config.model,
+        windows=windows,
         train_rows=rows["train"],
         validation_rows=rows["validate"],
-        config=config.training,
+        training=config.training,
     )
+    fitted = fit_network(build or partial(build_network, config.model), task)
     return fitted, windows, rows
 
 
@@ -87,7 +89,7 @@ def test_validation_and_test_bars_do_not_move_what_is_fitted_on_training_bars(he
         changed[symbol] = later
     first, again = fit_on(bars, config)[0], fit_on(make_bars(changed), config)[0]
     fitted_on_training = [
-        n for n in weights(first) if n.startswith(("scaling.", "head.target.", "head.class", "head.thr"))
+        n for n in weights(first) if n.startswith(("scaling.", "heads.0.target.", "heads.0.class", "heads.0.thr"))
     ]
     assert len(fitted_on_training) == {"quantile": 3, "direction": 5}[head]
     for name in fitted_on_training:
@@ -127,7 +129,7 @@ def test_a_planted_signal_is_found_and_none_in_noise(coefficient, found):
     fitted, windows, rows = fit_on(bars, config)
     with torch.inference_mode():
         forecast = fitted.network.forecast(windows.gather(rows["test"]))[:, 0].numpy()
-    labels = windows.labels[rows["test"]]
+    labels = windows.labels[rows["test"], 0]
     r2 = 1.0 - np.sum((labels - forecast) ** 2) / np.sum(labels**2)
     assert (r2 > 0.2) if found else (r2 < 0.03)  # an AR(1) of 0.6 explains 36%
 
@@ -150,7 +152,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_sigint_still_works_afterwards(monkey
 def test_a_diverging_loss_is_an_error_that_says_what_to_do():
     def spoiled():
         network = build_network(make_config().model)
-        torch.nn.init.constant_(network.head.project.weight, float("nan"))
+        torch.nn.init.constant_(network.head().project.weight, float("nan"))
         return network
 
     with pytest.raises(NextbarError, match=r"lower training\.learning_rate"):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import LstmConfig
+from engine.model_sections import LstmConfig
 from models.networks import Network, build_network
 from models.networks.heads import HEADS, DirectionHead, PointHead, QuantileHead, ResidualHead
 from models.networks.scaling import FeatureScaling, TargetScaling

@@ -32,7 +32,7 @@ def test_symbols_lie_end_to_end_and_no_window_crosses_them():
     features = parse_features(config.model.features, close_only=False)
     assert windows.starts == {"AAA": 0, "BBB": 160}
     assert windows.memory == 5 + 6 - 1
-    assert windows.labels.shape == (290,)
+    assert windows.labels.shape == (290, 1)
     # A decision bar of BBB, by its own bars alone.
     row = int(rows["test"][-1])
     own = compute(features, Columns.of(bars.frames["BBB"]))
@@ -73,4 +73,4 @@ def test_a_batch_holds_the_windows_of_its_labels():
     taken, labels = next(iter(batches_of(windows, rows["train"], batch=8)))
     assert taken.shape == (8, 5, 8)
     assert torch.equal(taken, windows.gather(rows["train"][:8]))
-    assert labels.tolist() == pytest.approx(windows.labels[rows["train"][:8]].tolist())
+    assert labels[:, 0].tolist() == pytest.approx(windows.labels[rows["train"][:8], 0].tolist())

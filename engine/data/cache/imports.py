@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.config import ALL, DataConfig, digest, dump
+from engine.config import ALL, DataConfig
 from engine.data.cache.manifest import Entry
 from engine.data.cache.shelves import Series, Shelf, shelves
 from engine.data.cache.writing import writing
@@ -23,6 +23,7 @@ from engine.data.files.reading import read_files
 from engine.data.files.tables import suffix_of
 from engine.data.raw import Raw
 from engine.errors import DataError
+from engine.sections import digest, dump
 
 SOURCE = "files"
 

@@ -1,4 +1,4 @@
-"""Fitting a network with Lightning: the only module of this room that imports it.
+"""Fitting a network by gradients with Lightning: the only module of this room that imports it.
 
 Reproducible: one seed sets the first weights, dropout and the order of batches, so that the same seed, bars, machine
 and thread count give the same weights to the bit.
@@ -14,7 +14,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,58 +31,36 @@ from torch.utils.data import DataLoader
 
 from engine.config import TrainingConfig
 from engine.errors import ConfigError, NextbarError
-from models.bundle import EpochLosses
-from models.networks import Network
-from models.networks.heads import ResidualHead
+from models.curve import EpochLosses
+from models.fitting.task import Fit, Task, calibrate_residuals
+from models.networks import Network, build_network
 from models.windows import Batch, Rows, Windows, batches_of
 
 GRADIENT_CLIP = 1.0
 _VALIDATION_BATCH = 1024
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted network.
-
-    Attributes:
-        network: on the CPU, in evaluation mode, with the weights of the best epoch.
-        curve: one point an epoch, from epoch 1 on.
-        best_epoch: the first epoch with the lowest validation loss.
-    """
-
-    network: Network
-    curve: tuple[EpochLosses, ...]
-    best_epoch: int
-
-
-def fit(
-    build: Callable[[], Network],
-    windows: Windows,
-    *,
-    train_rows: Rows,
-    validation_rows: Rows,
-    config: TrainingConfig,
-    progress: bool = False,
-) -> Fit:
+def fit(task: Task) -> Fit:
     """Fit a network on the training rows and keep the weights with the lowest validation loss.
-
-    Args:
-        build: makes a fresh network; it draws its first weights from torch's global generator.
-        windows: windows and labels of all symbols.
-        train_rows, validation_rows: decision bars of the two spans, at least one each, with known labels.
-        config: seed, epochs, patience, batch, learning rate, and Lightning's accelerator and devices.
-        progress: show a progress bar on stderr, if that is a terminal.
 
     Raises:
         ConfigError: Lightning cannot use that accelerator or those devices.
         NextbarError: the validation loss was never a finite number.
         KeyboardInterrupt: on Ctrl-C, as everywhere; nothing is left behind.
     """
+    return fit_network(lambda: build_network(task.model), task)
+
+
+def fit_network(build: Callable[[], Network], task: Task) -> Fit:
+    """``fit`` of any network; ``build`` draws its first weights from torch's global generator."""
+    windows, config = task.windows, task.training
     with isolate_rng(), _quiet(), _global_settings_restored(), tempfile.TemporaryDirectory() as folder:
-        network = prepared_network(build, windows, train_rows, seed=config.seed)
+        network = prepared_network(build, windows, task.train_rows, seed=config.seed)
+        if task.start is not None:
+            _start_from(task.start, network)
         module = NetworkModule(network, learning_rate=config.learning_rate)
-        data = WindowsModule(windows, train_rows=train_rows, validation_rows=validation_rows, config=config)
-        trainer = _trainer(config, Path(folder), progress=progress and sys.stderr.isatty())
+        data = WindowsModule(windows, train_rows=task.train_rows, validation_rows=task.validation_rows, config=config)
+        trainer = _trainer(config, Path(folder), progress=task.progress and sys.stderr.isatty())
         with _interrupt_passed_on():
             trainer.fit(module, datamodule=data)
         curve = _read_curve(Path(folder) / "metrics.csv")
@@ -91,9 +68,16 @@ def fit(
         if not finite:
             raise NextbarError("training failed: the loss was never a finite number; lower training.learning_rate")
         network = network.cpu().eval()
-        if isinstance(network.head, ResidualHead):
-            _calibrate(network, network.head, windows, validation_rows)
-    return Fit(network, curve, min(finite, key=lambda point: point.validation_loss).epoch)
+        calibrate_residuals(network, windows, task.validation_rows)
+    return Fit(network, curve)
+
+
+def _start_from(other: Network, network: Network) -> None:
+    """Take over what another network has learned; the scaling stays that of this training span."""
+    learned = dict(other.named_parameters())
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(learned[name])
 
 
 def prepared_network(build: Callable[[], Network], windows: Windows, train_rows: Rows, *, seed: int) -> Network:
@@ -332,10 +316,3 @@ def _read_curve(path: Path) -> tuple[EpochLosses, ...]:
             at_epoch = losses.setdefault(int(row["epoch"]) + 1, {})
             at_epoch.update({name: float(row[name]) for name in ("train_loss", "validation_loss") if row.get(name)})
     return tuple(EpochLosses(epoch, **values) for epoch, values in sorted(losses.items()))
-
-
-def _calibrate(network: Network, head: ResidualHead, windows: Windows, validation_rows: Rows) -> None:
-    with torch.inference_mode():
-        batches = batches_of(windows, validation_rows, batch=_VALIDATION_BATCH)
-        outputs, labels = zip(*((network(batch), batch_labels) for batch, batch_labels in batches), strict=True)
-        head.calibrate(torch.cat(outputs), torch.cat(labels))

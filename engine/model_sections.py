@@ -1,0 +1,366 @@
+"""What a run file may say of a model: one section a kind, told apart by ``kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from engine.sections import Section, distinct
+
+HeadName = Literal["quantile", "point", "direction"]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class ModelSection(Section):
+    """What every kind has: the steps ahead, in bars, and how its intervals are calibrated.
+
+    ``horizon`` is what is traded and scored; ``more_horizons`` are forecast beside it by the same model.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def kind(self) -> str:
+            """The name that tells it apart."""
+
+        @property
+        def features(self) -> tuple[str, ...]:
+            """What a row of a window holds."""
+
+        @property
+        def lookback(self) -> int:
+            """Rows of a window."""
+
+        @property
+        def head(self) -> str:
+            """What is forecast, and how it is learned."""
+
+    horizon: Count = 1
+    more_horizons: Annotated[tuple[Count, ...], AfterValidator(distinct)] | None = None
+    calibration: Literal["none", "conformal", "adaptive"] = "none"
+
+    @model_validator(mode="after")
+    def _each_horizon_once(self) -> ModelSection:
+        if self.horizon in (self.more_horizons or ()):
+            raise ValueError(f"more_horizons are those beside the horizon, found {self.horizon} in both; remove one")
+        return self
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """All steps ahead, the traded one first."""
+        return self.horizon, *(self.more_horizons or ())
+
+
+class WindowModel(ModelSection):
+    """A model of windows of features: [lookback, features] in, a forecast out."""
+
+    features: Annotated[tuple[str, ...], AfterValidator(distinct)]
+    lookback: Count = 60
+    head: HeadName = "quantile"
+
+
+# --- networks --------------------------------------------------------------------------------------------------------
+
+
+class _Recurrent(WindowModel):
+    hidden: Count = 64
+    layers: Count = 2
+    dropout: Share = 0.1
+
+
+class RnnConfig(_Recurrent):
+    """The plain recurrent network (Elman 1990): its window, horizon, head and size."""
+
+    kind: Literal["rnn"]
+
+
+class GruConfig(_Recurrent):
+    """The gated recurrent unit: its window, horizon, head and size."""
+
+    kind: Literal["gru"]
+
+
+class LstmConfig(_Recurrent):
+    """The LSTM: its features, window, horizon, head and size.
+
+    ``bidirectional`` reads the window, and no more than it, in both directions; ``pooling`` is what stands for it: the
+    last hidden state, or a weighted mean of all of them.
+    """
+
+    kind: Literal["lstm"]
+    bidirectional: bool = False
+    pooling: Literal["last", "attention"] = "last"
+
+
+class CnnConfig(WindowModel):
+    """Causal convolutions over the window, one after the other."""
+
+    kind: Literal["cnn"]
+    channels: Count = 32
+    kernel: Annotated[int, Field(ge=2)] = 5
+    layers: Count = 3
+    dropout: Share = 0.1
+
+
+class TcnConfig(WindowModel):
+    """Residual blocks of causal convolutions whose dilation doubles (Bai, Kolter & Koltun 2018)."""
+
+    kind: Literal["tcn"]
+    channels: Count = 32
+    kernel: Annotated[int, Field(ge=2)] = 3
+    layers: Count = 4
+    dropout: Share = 0.1
+
+
+class CnnLstmConfig(_Recurrent):
+    """Causal convolutions, and an LSTM over what they give."""
+
+    kind: Literal["cnn_lstm"]
+    channels: Count = 32
+    kernel: Annotated[int, Field(ge=2)] = 5
+    layers: Count = 1
+
+
+class TransformerConfig(WindowModel):
+    """A small Transformer encoder over the window; ``hidden`` is its width, a multiple of ``heads``."""
+
+    kind: Literal["transformer"]
+    hidden: Count = 32
+    heads: Count = 4
+    layers: Count = 2
+    dropout: Share = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TransformerConfig:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden must be a multiple of heads, found {self.hidden} and {self.heads}")
+        return self
+
+
+class MlpConfig(WindowModel):
+    """Fully connected layers over the flattened window."""
+
+    kind: Literal["mlp"]
+    hidden: Count = 64
+    layers: Count = 2
+    dropout: Share = 0.1
+
+
+# --- regression ------------------------------------------------------------------------------------------------------
+
+
+class RidgeConfig(WindowModel):
+    """Ridge regression on the flattened window; without ``alpha`` the validation span chooses the penalty."""
+
+    kind: Literal["ridge"]
+    head: Literal["point"] = "point"
+    alpha: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class ElasticNetConfig(WindowModel):
+    """Elastic net on the flattened window; without ``alpha`` the validation span chooses the penalty."""
+
+    kind: Literal["elastic_net"]
+    head: Literal["point"] = "point"
+    alpha: Annotated[float, Field(gt=0.0)] | None = None
+    l1_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+
+
+class BoostingConfig(WindowModel):
+    """Gradient-boosted trees (LightGBM) on the flattened window; the validation span says when to stop."""
+
+    kind: Literal["boosting"]
+    lookback: Count = 10
+    head: Literal["point", "quantile"] = "point"
+    trees: Count = 300
+    leaves: Annotated[int, Field(ge=2)] = 15
+    rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
+    least_in_leaf: Count = 50
+
+
+# --- time series and baselines ---------------------------------------------------------------------------------------
+
+
+class ReturnsModel(ModelSection):
+    """A linear model of the last log returns: it has no features to choose."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The log return of each bar."""
+        return ("log_return",)
+
+    @property
+    def head(self) -> str:
+        """One number, with an interval from its errors."""
+        return "point"
+
+
+class ArConfig(ReturnsModel):
+    """Autoregression of the log return on its last ``lookback`` ones."""
+
+    kind: Literal["ar"]
+    lookback: Count = 5
+
+
+class ArimaConfig(ReturnsModel):
+    """ARMA(p, q) of the log returns, ARIMA(p, 1, q) of log prices, filtered over the last ``lookback`` returns."""
+
+    kind: Literal["arima"]
+    lookback: Count = 100
+    p: Annotated[int, Field(ge=0, le=20)] = 1
+    q: Annotated[int, Field(ge=0, le=20)] = 1
+
+
+class EtsConfig(ReturnsModel):
+    """Exponential smoothing of log prices with additive errors, over the last ``lookback`` returns."""
+
+    kind: Literal["ets"]
+    lookback: Count = 250
+    trend: Literal["none", "additive", "damped"] = "damped"
+
+
+class _Baseline(ReturnsModel):
+    @property
+    def lookback(self) -> int:
+        """The last bar, from which nothing is taken."""
+        return 1
+
+
+class ZeroConfig(_Baseline):
+    """The price stays where it is."""
+
+    kind: Literal["zero"]
+
+
+class MeanConfig(_Baseline):
+    """The mean return of the training span."""
+
+    kind: Literal["mean"]
+
+
+class LastReturnConfig(ReturnsModel):
+    """The return over the last horizon repeats."""
+
+    kind: Literal["last_return"]
+
+    @property
+    def lookback(self) -> int:
+        """The returns that add up to the longest one."""
+        return max(self.horizons)
+
+
+# --- ensembles -------------------------------------------------------------------------------------------------------
+
+
+def _kind_of(value: Any) -> str | None:
+    """The tag of a model's section, or of the values it is to be made of; None for what no kind is named by."""
+    if isinstance(value, BundleReference) or (isinstance(value, Mapping) and "bundle" in value):
+        return "a bundle"
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) and kind in MODEL_KINDS else None
+
+
+def _by_kind(expected: str) -> Discriminator:
+    return Discriminator(_kind_of, custom_error_type="model_kind", custom_error_message=f"expected {expected}")
+
+
+Single = (
+    Annotated[RnnConfig, Tag("rnn")]
+    | Annotated[GruConfig, Tag("gru")]
+    | Annotated[LstmConfig, Tag("lstm")]
+    | Annotated[CnnConfig, Tag("cnn")]
+    | Annotated[TcnConfig, Tag("tcn")]
+    | Annotated[CnnLstmConfig, Tag("cnn_lstm")]
+    | Annotated[TransformerConfig, Tag("transformer")]
+    | Annotated[MlpConfig, Tag("mlp")]
+    | Annotated[RidgeConfig, Tag("ridge")]
+    | Annotated[ElasticNetConfig, Tag("elastic_net")]
+    | Annotated[BoostingConfig, Tag("boosting")]
+    | Annotated[ArConfig, Tag("ar")]
+    | Annotated[ArimaConfig, Tag("arima")]
+    | Annotated[EtsConfig, Tag("ets")]
+    | Annotated[ZeroConfig, Tag("zero")]
+    | Annotated[MeanConfig, Tag("mean")]
+    | Annotated[LastReturnConfig, Tag("last_return")]
+)
+
+
+_single = [get_args(member)[0] for member in get_args(Single)]
+_single_kinds = [get_args(section.model_fields["kind"].annotation)[0] for section in _single]
+
+Member = Annotated[Single, _by_kind(f"a kind of model that is none of several: {', '.join(_single_kinds)}")]
+
+
+class EnsembleConfig(ModelSection):
+    """Several models of the same horizons whose forecasts are combined.
+
+    ``mean`` of them; ``weighted`` by their errors on the validation span; ``stacked``: a regression on their
+    out-of-fold forecasts; ``online``: weights that follow from the errors of the last ``window`` bars whose outcome is
+    known, more sharply the higher ``rate`` is. What ``features``, ``lookback`` and ``head`` say holds for the members
+    that do not say otherwise.
+    """
+
+    kind: Literal["ensemble"]
+    combine: Literal["mean", "weighted", "stacked", "online"] = "mean"
+    members: Annotated[tuple[Member, ...], Field(min_length=2)]
+    window: Count = 60
+    rate: Annotated[float, Field(gt=0.0)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared(cls, values: Any) -> Any:
+        """What is said for all members is said of each, and is no key of the ensemble."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("members"), list | tuple):
+            return values
+        own, members = dict(values), []
+        said = {name: own.pop(name) for name in ("features", "lookback", "head") if name in own}
+        said |= {name: own[name] for name in ("horizon", "more_horizons") if name in own}
+        for member in own["members"]:
+            if isinstance(member, Mapping):
+                known = getattr(MODEL_KINDS.get(str(member.get("kind"))), "model_fields", {})
+                member = {**{name: value for name, value in said.items() if name in known}, **member}
+            members.append(member)
+        return {**own, "members": members}
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> EnsembleConfig:
+        for member in self.members:
+            if member.horizons != self.horizons:
+                raise ValueError(
+                    f"all members forecast the ensemble's horizons {list(self.horizons)}, found {member.kind} with "
+                    f"{list(member.horizons)}"
+                )
+        return self
+
+
+class BundleReference(Section):
+    """A trained bundle by its path, instead of a model to be found by hash."""
+
+    bundle: Path
+
+
+MODEL_KINDS: Mapping[str, type[ModelSection]] = {
+    **dict(zip(_single_kinds, _single, strict=True)),
+    "ensemble": EnsembleConfig,
+}
+"""Kind -> its section."""
+
+DescribedModel = Annotated[
+    Single | Annotated[EnsembleConfig, Tag("ensemble")], _by_kind(f"a kind of model: {', '.join(MODEL_KINDS)}")
+]
+
+ModelConfig = Annotated[
+    Single | Annotated[EnsembleConfig, Tag("ensemble")] | Annotated[BundleReference, Tag("a bundle")],
+    _by_kind(f"bundle: PATH, or a kind of model: {', '.join(MODEL_KINDS)}"),
+]
+
+
+def section_of(values: Any) -> type[Section] | None:
+    """The section that a model's values are meant for, before they are checked."""
+    if isinstance(values, Mapping):
+        return BundleReference if "bundle" in values else MODEL_KINDS.get(str(values.get("kind")))
+    return None

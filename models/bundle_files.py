@@ -1,0 +1,247 @@
+"""Bundles on disk: written whole or not at all; loading one never executes code, and a changed byte is noticed.
+
+A bundle is the folder ``bundles/<name>-<hash12>`` with weights.safetensors, bundle.json and training.csv, and what else
+its family keeps. A bundle of bundles has its members in ``members/0``, ``members/1`` and so on, each a whole bundle.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from engine.errors import BundleError, ConfigError, StorageError
+from engine.model_sections import EnsembleConfig
+from engine.sections import digest
+from models.bundle import CURVE, HASH_LENGTH, RECORD, WEIGHTS, Bundle, BundleRecord
+from models.curve import EpochLosses
+from models.features import parse_features
+from models.memory import memory_of
+from models.networks import Network, build_network
+
+_PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"}
+_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+
+
+def write_bundle(bundle: Bundle) -> Bundle:
+    """Write a bundle into its folder, in the place of an earlier one; whole or not at all.
+
+    Returns:
+        The bundle as written, its record holding the files' hashes.
+
+    Raises:
+        StorageError: the folder cannot be written; an earlier bundle is still there, and nothing else.
+    """
+    record, contents = _contents(bundle)
+    temporary = bundle.path.with_name(f".{bundle.path.name}.{secrets.token_hex(4)}.new")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in contents.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            _write_durably(temporary / name, content)
+        _replace_folder(bundle.path, temporary)
+    except OSError as error:
+        raise StorageError(
+            f"{bundle.path}: the bundle could not be written ({error.strerror or error}); free some space, or "
+            "make the folder writable"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return replace(bundle, record=record)
+
+
+def _contents(bundle: Bundle) -> tuple[BundleRecord, dict[str, bytes]]:
+    """The record with the files' hashes, and every file of the bundle by its path in it."""
+    contents: dict[str, bytes] = {}
+    if bundle.network is not None:
+        weights = {name: value.contiguous() for name, value in bundle.network.state_dict().items()}
+        contents = {WEIGHTS: safetensors.torch.save(weights), CURVE: _curve_table(bundle.curve)}
+        contents |= bundle.network.texts()
+    for position, member in enumerate(bundle.members):
+        _, own = _contents(member)
+        contents |= {f"{member_folder(position)}/{name}": content for name, content in own.items()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    record = bundle.record.model_copy(update={"files": hashes})
+    values = record.model_dump(mode="json")
+    text = json.dumps({**values, "sha256": digest(values)}, indent=2, sort_keys=True)
+    contents[RECORD] = f"{text}\n".encode()
+    return record, contents
+
+
+def member_folder(position: int) -> str:
+    """Where a member lies in its bundle."""
+    return f"members/{position}"
+
+
+def _curve_table(curve: Sequence[EpochLosses]) -> bytes:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([[field.name for field in fields(EpochLosses)], *(astuple(point) for point in curve)])
+    return table.getvalue().encode()
+
+
+def _parse_curve(content: bytes) -> tuple[EpochLosses, ...]:
+    rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    return tuple(
+        EpochLosses(int(row["epoch"]), float(row["train_loss"]), float(row["validation_loss"])) for row in rows
+    )
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace_folder(target: Path, new: Path) -> None:
+    """Rename ``new`` to ``target``; a folder cannot be renamed over another, so the earlier one steps aside first."""
+    if not target.exists():
+        new.rename(target)
+    else:
+        aside = new.with_suffix(".old")
+        target.rename(aside)
+        try:
+            new.rename(target)
+        except BaseException:
+            aside.rename(target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle and check every byte of it; no code in it is ever executed.
+
+    Raises:
+        BundleError: a file is missing, truncated, edited, a pickle, or does not fit the others; names the file.
+    """
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle folder; run `nextbar train CONFIG` first")
+    _refuse_pickles(path)
+    return _load(path, {})
+
+
+def _load(path: Path, expected: Mapping[str, str]) -> Bundle:
+    """A bundle or a member of one; ``expected`` are the hashes that the bundle around it has of its files."""
+    record_bytes = _read(path / RECORD)
+    record = _parse_record(path / RECORD, record_bytes)
+    members = 1 + max(
+        (int(place[1]) for name in record.files if (place := re.match(r"members/([0-9]{1,4})/", name))), default=-1
+    )
+    strange = [name for name in record.files if not re.fullmatch(r"(members/[0-9]{1,4}/)*[A-Za-z0-9_-]+\.[a-z]+", name)]
+    if strange:
+        raise BundleError(f"{path / RECORD}: {strange[0]!r} is no name of a bundle's file; train again")
+    own = {name: _read(path / name) for name in record.files if not name.startswith("members/")}
+    for name, content in {**own, RECORD: record_bytes}.items():
+        found = hashlib.sha256(content).hexdigest()
+        for hashes in (record.files, expected):
+            if hashes.get(name, found) != found:
+                raise BundleError(
+                    f"{path / name}: truncated or edited: expected SHA-256 {hashes[name][:HASH_LENGTH]}, found "
+                    f"{found[:HASH_LENGTH]}; run `nextbar train CONFIG --force`"
+                )
+    try:
+        memory = memory_of(record.model, close_only=record.close_only)
+    except ConfigError as error:
+        raise BundleError(f"{path / RECORD}: {error}") from None
+    if memory != record.memory:
+        raise BundleError(f"{path / RECORD}: its features need {memory} bars, and it says {record.memory}; train again")
+    if members:
+        loaded = []
+        for position in range(members):
+            folder = member_folder(position)
+            inner = {name.removeprefix(f"{folder}/"): sha for name, sha in record.files.items()}
+            loaded.append(_load(path / folder, inner))
+        return Bundle(path, record, (), None, members=tuple(loaded))
+    for name in (WEIGHTS, CURVE):
+        if name not in own:
+            raise BundleError(f"{path / name}: the bundle lacks this file; run `nextbar train CONFIG --force`")
+    if isinstance(record.model, EnsembleConfig):
+        raise BundleError(f"{path / RECORD}: an ensemble without members; run `nextbar train CONFIG --force`")
+    features = parse_features(record.model.features, close_only=record.close_only)
+    with torch.random.fork_rng(devices=()):  # first weights are drawn and thrown away: leave the user's seed alone
+        network = build_network(record.model)
+    _load_weights(path / WEIGHTS, own[WEIGHTS], network)
+    try:
+        network.load_texts(own)
+    except (ValueError, KeyError) as error:
+        raise BundleError(f"{path}: what lies beside its weights cannot be read ({error}); train again") from None
+    return Bundle(path, record, features, network.eval(), _parse_curve(own[CURVE]))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{path}: the bundle lacks this file; run `nextbar train CONFIG --force`") from None
+    except OSError as error:
+        raise BundleError(f"{path}: could not be read ({error.strerror or error})") from error
+
+
+def _refuse_pickles(path: Path) -> None:
+    for file in sorted(path.rglob("*")):
+        if not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            start = opened.read(4)
+        if file.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+            raise BundleError(
+                f"{file}: a pickle or an archive, which can execute code when loaded; expected safetensors only, so "
+                "the bundle is not opened; remove the file, or train again"
+            )
+
+
+def _parse_record(path: Path, content: bytes) -> BundleRecord:
+    try:
+        values = json.loads(content)
+        expected = values.pop("sha256")
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        raise BundleError(f"{path}: truncated or not a bundle's record; run `nextbar train CONFIG --force`") from None
+    found = digest(values)
+    if found != expected:
+        raise BundleError(
+            f"{path}: edited since it was written: expected SHA-256 {str(expected)[:HASH_LENGTH]}, found "
+            f"{found[:HASH_LENGTH]}; run `nextbar train CONFIG --force`"
+        )
+    try:
+        return BundleRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"{path}: written by another version of nextbar: {where}: {first['msg'].lower()}; train again"
+        ) from None
+
+
+def _load_weights(path: Path, content: bytes, network: Network) -> None:
+    try:
+        weights = safetensors.torch.load(content)
+    except (SafetensorError, ValueError) as error:
+        raise BundleError(f"{path}: not a safetensors file ({error}); run `nextbar train CONFIG --force`") from None
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise BundleError(
+                f"{path}: {name}: expected shape {expected.get(name, 'none')}, found {found.get(name, 'none')}; "
+                "these weights belong to another model; train again"
+            )
+    network.load_state_dict(weights)
