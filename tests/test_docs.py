@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.model_sections import MODEL_KINDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +30,13 @@ def test_the_run_file_page_names_every_key() -> None:
     text = (ROOT / "docs" / "run-file.md").read_text()
     named = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", text))))
     assert keys_of(RunConfig) <= named
+
+
+def test_the_models_page_names_every_kind_and_key() -> None:
+    text = (ROOT / "docs" / "models.md").read_text()
+    named = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`]+)`", text))))
+    keys = {key for section in MODEL_KINDS.values() for key in section.model_fields}
+    assert keys | MODEL_KINDS.keys() <= named
 
 
 def test_links_between_documents_lead_somewhere() -> None:
