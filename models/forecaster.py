@@ -12,6 +12,7 @@ from models.bundle import Bundle
 from models.bundle_files import load_bundle
 from models.features import Columns, Floats
 from models.predictor import BATCH, Predictor, Row, Windowed
+from models.walk_forward import Stitched, before_session
 
 __all__ = ["BATCH", "Forecaster", "predictor_of"]
 
@@ -90,8 +91,10 @@ class Forecaster:
 def predictor_of(bundle: Bundle, at: int = 0) -> Predictor:
     """What forecasts with a bundle, of the horizon with that place among the model's; networks first, then what is
     made of them."""
-    network = bundle.network
+    record, network = bundle.record, bundle.network
+    if record.takes_over is not None:
+        members = [predictor_of(member, at) for member in bundle.members]
+        return Stitched(members, after=[before_session(day) for day in record.takes_over])
     if network is None:
         raise NotImplementedError  # replaced below by bundles of bundles
-    record = bundle.record
     return Windowed(network, bundle.features, lookback=record.model.lookback, memory=record.memory, at=at)
