@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from engine.sections import Section, distinct
 
 HeadName = Literal["quantile", "point", "direction"]
+TargetName = Literal["return", "excess"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -39,6 +40,10 @@ class ModelSection(Section):
         def head(self) -> str:
             """What is forecast, and how it is learned."""
 
+        @property
+        def target(self) -> str:
+            """``return``: the log return; ``excess``: what it is above the median of all symbols at that bar."""
+
     horizon: Count = 1
     more_horizons: Annotated[tuple[Count, ...], AfterValidator(distinct)] | None = None
     calibration: Literal["none", "conformal", "adaptive"] = "none"
@@ -56,11 +61,25 @@ class ModelSection(Section):
 
 
 class WindowModel(ModelSection):
-    """A model of windows of features: [lookback, features] in, a forecast out."""
+    """A model of windows of features: [lookback, features] in, a forecast out.
+
+    With ``target: excess`` it forecasts how far a symbol's log return will be above the median one of all symbols over
+    the same bars; it still sees its own symbol's bars alone.
+    """
 
     features: Annotated[tuple[str, ...], AfterValidator(distinct)]
     lookback: Count = 60
     head: HeadName = "quantile"
+    target: TargetName = "return"
+
+    @model_validator(mode="after")
+    def _no_errors_as_bars_arrive(self) -> WindowModel:
+        if self.target == "excess" and self.calibration == "adaptive":
+            raise ValueError(
+                "adaptive intervals follow one symbol's errors, and an excess over the others is not known from its "
+                "bars; use calibration: conformal or none"
+            )
+        return self
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
@@ -88,7 +107,7 @@ class LstmConfig(_Recurrent):
     """The LSTM: its features, window, horizon, head and size.
 
     ``bidirectional`` reads the window, and no more than it, in both directions; ``pooling`` is what stands for it: the
-    last hidden state, or a weighted mean of all of them.
+    last hidden state, or that beside a mean of all of them that attention weighs.
     """
 
     kind: Literal["lstm"]
@@ -117,11 +136,12 @@ class TcnConfig(WindowModel):
 
 
 class CnnLstmConfig(_Recurrent):
-    """Causal convolutions, and an LSTM over what they give."""
+    """Causal convolutions, and an LSTM of ``layers`` layers over what they give."""
 
     kind: Literal["cnn_lstm"]
     channels: Count = 32
     kernel: Annotated[int, Field(ge=2)] = 5
+    convolutions: Count = 2
     layers: Count = 1
 
 
@@ -197,6 +217,11 @@ class ReturnsModel(ModelSection):
     def head(self) -> str:
         """One number, with an interval from its errors."""
         return "point"
+
+    @property
+    def target(self) -> str:
+        """The symbol's own log return."""
+        return "return"
 
 
 class ArConfig(ReturnsModel):
@@ -300,8 +325,8 @@ class EnsembleConfig(ModelSection):
 
     ``mean`` of them; ``weighted`` by their errors on the validation span; ``stacked``: a regression on their
     out-of-fold forecasts; ``online``: weights that follow from the errors of the last ``window`` bars whose outcome is
-    known, more sharply the higher ``rate`` is. What ``features``, ``lookback`` and ``head`` say holds for the members
-    that do not say otherwise.
+    known, more sharply the higher ``rate`` is. What ``features``, ``lookback``, ``head`` and ``target`` say holds for
+    the members that do not say otherwise.
     """
 
     kind: Literal["ensemble"]
@@ -317,7 +342,7 @@ class EnsembleConfig(ModelSection):
         if not isinstance(values, Mapping) or not isinstance(values.get("members"), list | tuple):
             return values
         own, members = dict(values), []
-        said = {name: own.pop(name) for name in ("features", "lookback", "head") if name in own}
+        said = {name: own.pop(name) for name in ("features", "lookback", "head", "target") if name in own}
         said |= {name: own[name] for name in ("horizon", "more_horizons") if name in own}
         for member in own["members"]:
             if isinstance(member, Mapping):
@@ -335,6 +360,26 @@ class EnsembleConfig(ModelSection):
                     f"{list(member.horizons)}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _one_target(self) -> EnsembleConfig:
+        for member in self.members:
+            if member.target != self.target:
+                raise ValueError(
+                    f"all members have one target, found {self.members[0].kind} with {self.target} and {member.kind} "
+                    f"with {member.target}"
+                )
+        if self.target == "excess" and (self.combine == "online" or self.calibration == "adaptive"):
+            raise ValueError(
+                "online weights and adaptive intervals follow one symbol's errors, and an excess over the others is "
+                "not known from its bars; choose others"
+            )
+        return self
+
+    @property
+    def target(self) -> str:
+        """What all members forecast."""
+        return self.members[0].target
 
 
 class BundleReference(Section):

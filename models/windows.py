@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from engine.data.bars import Bars
+from models.excess import ends_after, excess_of
 from models.features import Columns, Feature, Floats, compute, max_memory
 
 Singles = npt.NDArray[np.float32]
@@ -40,6 +41,20 @@ def labels_of(close: Floats, horizon: int) -> Singles:
     return labels
 
 
+def _excesses(bars: Bars, columns: Sequence[Columns], returns: Singles, horizon: int) -> Singles:
+    """The log returns of all symbols' bars, end to end [total bars], less the median of the members' over each stretch.
+
+    Of bars that lie in no universe every symbol is counted.
+    """
+    starts = np.concatenate([part.times for part in columns])
+    ends = np.concatenate([ends_after(part.times, horizon) for part in columns])
+    inside = bars.inside
+    counted = np.concatenate(
+        [np.ones(len(f), dtype=bool) if inside is None else inside[symbol] for symbol, f in bars.frames.items()]
+    )
+    return excess_of(returns.astype(np.float64), starts, ends, counted).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """The windows and labels of several symbols.
@@ -48,10 +63,12 @@ class Windows:
 
     Attributes:
         features: float32 [total bars, features], NaN where a feature's memory is not filled.
-        labels: float32 [total bars, horizons], log returns over the next bars; NaN where they are not known.
+        labels: float32 [total bars, horizons], log returns over the next bars, or what they are above the median of
+            all symbols; NaN where they are not known.
         starts: symbol -> row of its first bar.
         lookback: rows of a window.
         memory: bars that a window depends on: lookback + the longest feature memory - 1.
+        compared: whether labels are above others', so that those of a bar without others are not known.
     """
 
     features: Singles
@@ -59,24 +76,38 @@ class Windows:
     starts: Mapping[str, int]
     lookback: int
     memory: int
+    compared: bool = False
 
     @classmethod
-    def build(cls, bars: Bars, features: Sequence[Feature], *, lookback: int, horizons: Sequence[int]) -> Windows:
-        """The windows of all symbols of the bars, in their order."""
+    def build(
+        cls,
+        bars: Bars,
+        features: Sequence[Feature],
+        *,
+        lookback: int,
+        horizons: Sequence[int],
+        target: str = "return",
+    ) -> Windows:
+        """The windows of all symbols of the bars, in their order; ``target`` is what is labelled, return or excess."""
         columns = [Columns.of(frame) for frame in bars.frames.values()]
         ends = np.cumsum([0, *(len(part) for part in columns)])
+        labels = [np.concatenate([labels_of(part.close, ahead) for part in columns]) for ahead in horizons]
+        if target == "excess":
+            pairs = zip(labels, horizons, strict=True)
+            labels = [_excesses(bars, columns, returns, ahead) for returns, ahead in pairs]
         return cls(
             features=np.concatenate([compute(features, part) for part in columns]),
-            labels=np.concatenate(
-                [np.stack([labels_of(part.close, ahead) for ahead in horizons], axis=1) for part in columns]
-            ),
+            labels=np.stack(labels, axis=1),
             starts=dict(zip(bars.symbols, ends.tolist(), strict=False)),
             lookback=lookback,
             memory=lookback + max_memory(features) - 1,
+            compared=target == "excess",
         )
 
     def rows(self, decisions: Mapping[str, slice], *, inside: Mapping[str, Flags] | None = None) -> Rows:
         """Rows of the symbols' decision bars whose window is complete, in the order of symbols and time.
+
+        Where labels are compared with others', those at which there are no others are left out.
 
         Args:
             decisions: symbol -> positions of its decision bars within the symbol's own bars.
@@ -88,7 +119,8 @@ class Windows:
             if inside is not None:
                 positions = positions[inside[symbol][positions]]
             parts.append(positions + self.starts[symbol])
-        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
+        rows: Rows = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
+        return rows[np.isfinite(self.labels[rows]).all(axis=1)] if self.compared else rows
 
     def gather(self, rows: Rows) -> torch.Tensor:
         """The windows that end at the rows, float32 [len(rows), lookback, features]; a copy."""

@@ -49,8 +49,14 @@ def fit_bundle(
     from models.fitting.task import Task
 
     features = parse_features(model.features, close_only=bars.close_only)
-    windows = Windows.build(bars, features, lookback=model.lookback, horizons=model.horizons)
+    windows = Windows.build(bars, features, lookback=model.lookback, horizons=model.horizons, target=model.target)
     rows = {name: windows.rows(decisions[name], inside=bars.inside) for name in ("train", "validate")}
+    for name, taken in rows.items():
+        if not len(taken):  # windows there are: it is others to compare with that there are not
+            raise ConfigError(
+                f"model.target: excess is that over the median of all symbols, and in spans.{name} no bar has a second "
+                "symbol beside it; add symbols, or use target: return"
+            )
     fitted = fit(
         Task(
             model=model,
