@@ -26,7 +26,7 @@ from models.curve import EpochLosses
 from models.features import Feature, parse_features
 from models.memory import memory_of
 from models.networks import Network
-from models.training_bars import TrainingBars, changes, training_bars
+from models.training_bars import TrainingBars, changes, seen_bars, training_bars
 from models.windows import Singles
 
 WEIGHTS, RECORD, CURVE = "weights.safetensors", "bundle.json", "training.csv"
@@ -110,6 +110,13 @@ class Bundle:
     members: tuple[Bundle, ...] = ()
 
     @property
+    def seen(self) -> tuple[date, date]:
+        """First and last session of what it was trained and chosen on; of a walk-forward bundle, of all its members."""
+        if self.record.takes_over:
+            return self.members[0].seen[0], self.members[-1].seen[1]
+        return self.record.spans.get("train")[0], self.record.spans.get("validate")[1]
+
+    @property
     def parameters(self) -> int:
         """Numbers that were learned, in all members together."""
         own = 0 if self.network is None else sum(parameter.numel() for parameter in self.network.parameters())
@@ -188,7 +195,6 @@ def new_bundle(
     root: Path,
     curve: Sequence[EpochLosses] = (),
     members: Sequence[Bundle] = (),
-    takes_over: Sequence[date] | None = None,
     combination: Mapping[str, tuple[float, ...]] | None = None,
 ) -> Bundle:
     """A bundle in memory, not evaluated and not written yet.
@@ -200,7 +206,7 @@ def new_bundle(
         bars: all bars that were loaded for training.
         train_labels: the labels of the training span at the traded horizon, log returns.
         root: the folder that will hold the bundle's folder.
-        members, takes_over, combination: see ``Bundle`` and ``BundleRecord``.
+        members, combination: see ``Bundle`` and ``BundleRecord``.
     """
     model = own_model(config)
     memory = memory_of(model, close_only=bars.close_only)
@@ -215,23 +221,27 @@ def new_bundle(
         close_only=bars.close_only,
         adjustment=bars.adjustment,
         memory=memory,
-        takes_over=None if takes_over is None else tuple(takes_over),
         combination=combination,
         training_bars=training_bars(bars, config.spans, memory=memory),
         train_mean=float(labels.mean()),
         train_naive_mae=float(np.abs(labels).mean()),
         evaluation={},
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "nextbar": version("nextbar"),
-        },
+        versions=versions(),
         files={},
     )
     path = root / f"{config.name}-{record.hash[:HASH_LENGTH]}"
     features = () if network is None else parse_features(model.features, close_only=bars.close_only)
     return Bundle(path, record, features, None if network is None else network.eval(), tuple(curve), tuple(members))
+
+
+def versions() -> dict[str, str]:
+    """Of what a fit depends on besides the request and the bars."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "nextbar": version("nextbar"),
+    }
 
 
 def evaluated(bundle: Bundle, evaluation: Mapping[str, float | None]) -> Bundle:
@@ -270,7 +280,7 @@ def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
         memory_of(record.model, close_only=bars.close_only)
     except ConfigError as error:
         raise BundleError(f"{bundle.path}: its features do not fit these bars ({error})") from None
-    remarks = changes(record.training_bars, training_bars(bars, record.spans, memory=record.memory))
+    remarks = changes(record.training_bars, seen_bars(bars, bundle.seen, memory=record.memory))
     strangers = [symbol for symbol in bars.symbols if symbol not in record.symbols]
     if strangers:
         remarks.append(

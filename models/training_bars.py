@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,15 @@ class TrainingBars(Section):
 
 def training_bars(bars: Bars, spans: Spans, *, memory: int) -> dict[str, TrainingBars]:
     """Symbol -> the bars that a fit on these spans can see; later and much earlier bars do not enter."""
+    return seen_bars(bars, (spans.get("train")[0], spans.get("validate")[1]), memory=memory)
+
+
+def seen_bars(bars: Bars, span: tuple[date, date], *, memory: int) -> dict[str, TrainingBars]:
+    """``training_bars`` of fits whose decision bars lie in the sessions of the span, first and last included."""
     described = {}
     for symbol, frame in bars.frames.items():
-        times = pd.DatetimeIndex(frame.index)
-        train, validate = (decision_slice(times, spans.get(name)) for name in ("train", "validate"))
-        seen = frame.iloc[max(0, train.start - memory + 1) : validate.stop]
+        decisions = decision_slice(pd.DatetimeIndex(frame.index), span)
+        seen = frame.iloc[max(0, decisions.start - memory + 1) : decisions.stop]
         sha = hashlib.sha256(pd.DatetimeIndex(seen.index).as_unit("ns").asi8.astype("<i8").tobytes())
         sha.update(np.ascontiguousarray(seen[list(COLUMNS)].to_numpy(dtype="<f8")).tobytes())
         ends = (seen.index[0].to_pydatetime(), seen.index[-1].to_pydatetime()) if len(seen) else (None, None)
