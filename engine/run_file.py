@@ -184,6 +184,8 @@ def _suggestion(location: Sequence[str], values: Mapping[str, Any]) -> str:
 def _section_at(model: Any, name: str) -> Any:
     """The section that a key of another one holds, if it holds one."""
     fields = {field.alias or own: field for own, field in model.model_fields.items()}
+    if name not in fields:  # a name of the user's own, such as a label
+        return None
     annotation = fields[name].annotation
     # A section that may be absent is a union with None.
     return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)

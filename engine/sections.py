@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
@@ -34,10 +34,13 @@ def matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+Named = TypeVar("Named", str, int)
+
+
+def distinct(names: tuple[Named, ...]) -> tuple[Named, ...]:
     if not names:
         raise ValueError("expected at least one, found an empty list")
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    repeated = sorted(str(name) for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"expected each once, found {', '.join(repeated)} more than once")
     return names
