@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from engine.errors import ConfigError
 from engine.model_sections import MODEL_KINDS, DescribedModel, ModelConfig, ModelSection
 from engine.sections import Section, Seed, distinct, matching
+from engine.tune_section import TuneConfig
 
 
 def _printable(symbol: str) -> str:
@@ -387,6 +388,7 @@ class RunConfig(Section):
     strategy: StrategyConfig
     broker: BrokerConfig = BrokerConfig()
     risk: RiskConfig = RiskConfig()
+    tune: TuneConfig | None = None
 
     # Where the run file lies; relative paths in it are relative to this folder. Not part of the file or of any hash.
     folder: Path = Field(default=Path(), exclude=True, repr=False)

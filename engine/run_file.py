@@ -73,7 +73,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, today: date | None
         context = {"today": today or datetime.now(ZoneInfo("America/New_York")).date()}
         return RunConfig.model_validate({**values, "folder": path.parent}, context=context)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, values)}") from None
+        raise ConfigError(f"{path}: {explained(error, values)}") from None
 
 
 def _parse_yaml(text: str, name: str) -> Any:
@@ -113,7 +113,7 @@ _EXPECTED = {
 }
 
 
-def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
+def explained(error: ValidationError, values: Mapping[str, Any]) -> str:
     """One sentence on the first problem, with its YAML path, and how many more there are."""
     problems = error.errors(include_url=False)
     # A misspelt key explains the required one that is missing.
