@@ -47,7 +47,9 @@ def train(
     from engine.training import train
 
     resolved = load_config(config, overrides or ())
-    report = train(resolved, now=datetime.now(UTC), progress=terminal.is_interactive(), force=force)
+    report = train(
+        resolved, now=datetime.now(UTC), progress=terminal.is_interactive(), force=force, on_note=terminal.say
+    )
     for remark in report.remarks:
         terminal.warn(remark)
     if as_json:
@@ -55,6 +57,8 @@ def train(
         return
     terminal.print_evaluation(report.evaluation)
     kept = f"best of {report.epochs} epochs: {report.best_epoch}; {report.parameters:,} parameters"
+    if report.folds:
+        kept = f"{len(report.folds)} folds, decides from {report.folds[0].takes_over}; {report.parameters:,} parameters"
     terminal.say(f"{'Already trained' if report.reused else 'Trained'} ({kept}).")
     terminal.wrote(report.path, following=f"nextbar backtest {config}")
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
+from engine.config import RunConfig, SpanName
 from engine.data.bars import Bars
 from engine.data.cleaning.findings import within
 from engine.data.sources import load_bars
-from engine.errors import BundleError
+from engine.errors import BundleError, ConfigError
 from engine.remarks import cleaning
 from engine.report.trials import append_trial
 from engine.sections import digest, dump
-from models.bundle import Bundle, bundle_hash, evaluated, find_bundle, own_model
+from engine.walk_forward import FoldReport, train_walk_forward, trained_before
+from models.bundle import Bundle, bundle_hash, evaluated, find_bundle, new_path, own_model
 from models.bundle_files import load_bundle, write_bundle
 from models.curve import best_epoch
 from models.evaluation import forecast_frame, score_frame
-from models.fitting.bundles import Decisions, decisions_of, fit_bundle, window_counts
+from models.fitting.bundles import SPANS, decisions_of, fit_bundle, window_counts
 from models.forecaster import Forecaster
-from models.training_bars import training_bars
+from models.training_bars import seen_bars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class TrainingReport:
         training_bars: symbol -> bars that the fit could see.
         data_hash: content hash of all bars that were loaded.
         remarks: what cleaning found and changed in the bars that the fit could see.
+        folds: of a walk-forward, each fold; its windows are those of all folds together, and it has no epochs itself.
     """
 
     path: Path
@@ -56,10 +58,17 @@ class TrainingReport:
     training_bars: Mapping[str, int]
     data_hash: str
     remarks: tuple[str, ...]
+    folds: tuple[FoldReport, ...] = ()
 
 
 def train(
-    config: RunConfig, *, root: Path = Path(), now: datetime, progress: bool = False, force: bool = False
+    config: RunConfig,
+    *,
+    root: Path = Path(),
+    now: datetime,
+    progress: bool = False,
+    force: bool = False,
+    on_note: Callable[[str], None] = lambda sentence: None,
 ) -> TrainingReport:
     """Train the run file's model, score it on the test span beside naive forecasts, and write its bundle.
 
@@ -71,6 +80,7 @@ def train(
         now: the moment that is written into the ledger of trials.
         progress: show a progress bar on stderr, if that is a terminal.
         force: train even if a valid bundle of the same request and the same bars is there.
+        on_note: is told of each fold of a walk-forward, in a sentence.
 
     Raises:
         ConfigError: no model to train, a span missing, or too few bars for a window; names the YAML path.
@@ -80,16 +90,30 @@ def train(
     """
     model = own_model(config)
     bars = load_bars(config.data, config.folder, root=root, within=config.spans.extent)
-    decisions = decisions_of(config, model, bars)
-    bundle = None if force else _find_trained(config, bars, root=root)
-    reused = bundle is not None
-    if bundle is None:
-        bundle = fit_bundle(config, bars, root=root / "bundles", progress=progress)
-    evaluation = _evaluate(bundle, bars, config)
-    if not reused:
-        bundle = write_bundle(evaluated(bundle, evaluation))
+    found = None if force else _find_trained(config, bars, root=root)
+    if config.training.walk_forward:
+        path = new_path(config, root / "bundles")
+        walked = (
+            train_walk_forward(config, bars, path=path, progress=progress, force=force, on_note=on_note)
+            if found is None
+            else trained_before(config, found, bars)
+        )
+        bundle, evaluation, folds = walked
+        windows = {name: sum(fold.windows[name] for fold in folds) for name in SPANS}
+    else:
+        if config.training.warm_start:
+            raise ConfigError(
+                "training.warm_start: each model of a walk-forward goes on from the one before it, and the run file "
+                "asks for a single model; set training.walk_forward, or remove warm_start"
+            )
+        decisions, folds = decisions_of(config, model, bars), ()
+        bundle = found or fit_bundle(config, bars, root=root / "bundles", progress=progress)
+        evaluation = _evaluate(bundle, bars, config)
+        if found is None:
+            bundle = write_bundle(evaluated(bundle, evaluation))
+        windows = window_counts(decisions, bars, memory=bundle.record.memory)
     append_trial(root / "runs", _trial(config, bundle, evaluation, bars, now))
-    return _report(bundle, evaluation, reused=reused, decisions=decisions, bars=bars)
+    return _report(bundle, evaluation, reused=found is not None, windows=windows, bars=bars, folds=folds)
 
 
 def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None:
@@ -99,7 +123,7 @@ def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None
     except BundleError:
         return None
     record = bundle.record
-    same_bars = record.training_bars == training_bars(bars, config.spans, memory=record.memory)
+    same_bars = record.training_bars == seen_bars(bars, bundle.seen, memory=record.memory)
     return bundle if same_bars and record.hash == bundle_hash(config) else None
 
 
@@ -133,8 +157,9 @@ def _report(
     evaluation: Mapping[str, float | None],
     *,
     reused: bool,
-    decisions: Decisions,
+    windows: Mapping[SpanName, int],
     bars: Bars,
+    folds: tuple[FoldReport, ...],
 ) -> TrainingReport:
     seen = bundle.record.training_bars
     fitted = {symbol: bars.frames[symbol].loc[own.first : own.last] for symbol, own in seen.items() if own.bars}
@@ -147,8 +172,9 @@ def _report(
         reused=reused,
         parameters=bundle.parameters,
         memory=bundle.record.memory,
-        windows={str(name): n for name, n in window_counts(decisions, bars, memory=bundle.record.memory).items()},
+        windows={str(name): count for name, count in windows.items()},
         training_bars={symbol: own.bars for symbol, own in seen.items()},
         data_hash=bars.content_hash,
         remarks=tuple(cleaning(within(bars.quality, fitted))),
+        folds=folds,
     )

@@ -229,9 +229,14 @@ def new_bundle(
         versions=versions(),
         files={},
     )
-    path = root / f"{config.name}-{record.hash[:HASH_LENGTH]}"
+    path = new_path(config, root)
     features = () if network is None else parse_features(model.features, close_only=bars.close_only)
     return Bundle(path, record, features, None if network is None else network.eval(), tuple(curve), tuple(members))
+
+
+def new_path(config: RunConfig, root: Path) -> Path:
+    """The folder that a bundle of this run file is written to."""
+    return root / f"{config.name}-{bundle_hash(config)[:HASH_LENGTH]}"
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Walk-forward: a model for each of the run file's folds, each kept as soon as it is fitted: a kill loses one at most."""
+"""Walk-forward: a model for each of the run file's folds, each kept as soon as it is fitted."""
 
 from __future__ import annotations
 
