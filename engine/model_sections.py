@@ -146,7 +146,7 @@ class CnnLstmConfig(_Recurrent):
 
 
 class TransformerConfig(WindowModel):
-    """A small Transformer encoder over the window; ``hidden`` is its width, a multiple of ``heads``."""
+    """A small Transformer encoder over the window; ``hidden`` is its width, of which each head has its part."""
 
     kind: Literal["transformer"]
     hidden: Count = 32
@@ -156,8 +156,9 @@ class TransformerConfig(WindowModel):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TransformerConfig:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden must be a multiple of heads, found {self.hidden} and {self.heads}")
+        # Each head multiplies rows of its part; see models.networks.aligned for why they come in fours.
+        if self.hidden % (4 * self.heads):
+            raise ValueError(f"hidden must be a multiple of 4 times heads, found {self.hidden} and {self.heads} heads")
         return self
 
 

@@ -12,10 +12,11 @@ from models.features import Columns, Feature, Floats, compute
 from models.networks import Network
 from models.windows import Singles, windows_of
 
-# Matrix products round differently at different batch sizes. One fixed size, padded with zeros, rounds one way.
-BATCH = 64
+# Matrix products round differently at different batch sizes. One fixed size, padded with zeros, rounds one way. It is a
+# size at which a single forecast is quick, since a live one pays for the whole batch.
+BATCH = 16
 
-Row = tuple[float, float, float]
+Row = tuple[float, ...]
 
 
 class Predictor(ABC):
@@ -23,13 +24,16 @@ class Predictor(ABC):
 
     Attributes:
         memory: bars that a forecast depends on.
+        width: numbers of a row: forecast, lower and upper in log returns over the horizon; where classes are asked for
+            also the probabilities of down, flat and up.
     """
 
     memory: int
+    width: int = 3
 
     @abstractmethod
     def series(self, columns: Columns) -> Floats:
-        """Forecasts at every bar, float64 [bars, 3]: forecast, lower, upper in log returns over the horizon.
+        """Forecasts at every bar, float64 [bars, width]: forecast, lower, upper in log returns over the horizon.
 
         A row is NaN where fewer than ``memory`` bars are known. To the bit the same whatever bars lie before those.
         """
@@ -37,11 +41,11 @@ class Predictor(ABC):
     def latest_of(self, several: Sequence[Columns]) -> list[tuple[Row, list[float]]]:
         """The forecast at the last bar of exactly ``memory`` bars, of several symbols, and the features seen there."""
         rows = [self.series(columns)[-1].tolist() for columns in several]
-        return [((row[0], row[1], row[2]), []) for row in rows]
+        return [(tuple(row), []) for row in rows]
 
 
 class Windowed(Predictor):
-    """A network over windows of features, always in batches of exactly 64 windows, the missing ones zero.
+    """A network over windows of features, always in batches of exactly 16 windows, the missing ones zero.
 
     So a bar's forecast does not depend on how many others were asked for: backtest and live agree to the bit on one
     machine and thread count.
@@ -52,13 +56,21 @@ class Windowed(Predictor):
         lookback: rows of a window.
         memory: bars that a forecast depends on.
         at: which of the network's horizons.
+        classes: give the probabilities of the classes too; the network's head is a ``DirectionHead``.
     """
 
     def __init__(
-        self, network: Network, features: Sequence[Feature], *, lookback: int, memory: int, at: int = 0
+        self,
+        network: Network,
+        features: Sequence[Feature],
+        *,
+        lookback: int,
+        memory: int,
+        at: int = 0,
+        classes: bool = False,
     ) -> None:
-        self.memory = memory
-        self._network = network
+        self.memory, self.width = memory, 6 if classes else 3
+        self._ask = network.classes if classes else network.forecast
         self._features = features
         self._lookback = lookback
         self._at = at
@@ -66,7 +78,7 @@ class Windowed(Predictor):
 
     def series(self, columns: Columns) -> Floats:
         """See ``Predictor.series``."""
-        forecasts = np.full((len(columns), 3), np.nan)
+        forecasts = np.full((len(columns), self.width), np.nan)
         if len(columns) < self.memory:
             return forecasts
         values = compute(self._features, columns)
@@ -88,15 +100,12 @@ class Windowed(Predictor):
                 for start in range(0, len(windows), BATCH)
                 for row in self._forecast_batch(windows[start : start + BATCH]).to(torch.float64).tolist()
             ]
-        return [
-            ((forecast, lower, upper), own[-1].tolist())
-            for (forecast, lower, upper), own in zip(forecasts, values, strict=True)
-        ]
+        return [(tuple(row), own[-1].tolist()) for row, own in zip(forecasts, values, strict=True)]
 
     def _forecast_batch(self, windows: Singles) -> torch.Tensor:
-        """Forecasts [n, 3] of n <= 64 windows [n, lookback * features]."""
+        """Forecasts [n, width] of n <= 16 windows [n, lookback * features]."""
         count = len(windows)
         padded = self._padded.numpy().reshape(BATCH, -1)
         padded[:count] = windows
         padded[count:] = 0.0
-        return self._network.forecast(self._padded, self._at)[:count]
+        return self._ask(self._padded, self._at)[:count]

@@ -9,19 +9,27 @@ import torch
 from torch import nn
 
 from engine.model_sections import ModelSection
+from models.networks.convolution import Cnn, CnnLstm, Tcn
 from models.networks.heads import HEADS, DirectionHead, Head
 from models.networks.linear import Flat
-from models.networks.lstm import Lstm
+from models.networks.mlp import Mlp
+from models.networks.recurrent import Gru, Lstm, Rnn
 from models.networks.scaling import FeatureScaling
+from models.networks.transformer import Transformer
 
 
 class Body(Protocol):
     """What a family provides: a module from scaled windows [batch, lookback, features] to a state [batch, size].
 
     Its value for a window depends on that window alone: no batch statistics, no state kept between windows.
+
+    Attributes:
+        size: of the state.
+        multiply_adds: of its matrix products and convolutions, for one window.
     """
 
     size: int
+    multiply_adds: int
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor: ...
 
@@ -45,6 +53,15 @@ class Network(nn.Module):
         """The head of a horizon, by its place in the model's ``horizons``."""
         return cast(Head, self.heads[at])
 
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications with an addition for one window, in matrix products and convolutions: half of its FLOPs.
+
+        What is done number by number (scaling, gates, activations, normalisation) does not count, as is usual.
+        """
+        heads = sum(self.head(at).project.weight.numel() for at in range(len(self.heads)))
+        return cast(Body, self.body).multiply_adds + heads
+
     def state(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows [batch, lookback, features] in the features' own units -> the body's state [batch, size]."""
         state: torch.Tensor = self.body(self.scaling(windows))
@@ -66,7 +83,9 @@ class Network(nn.Module):
         return head.forecast(head(self.state(windows)))
 
     def classes(self, windows: torch.Tensor, at: int = 0) -> torch.Tensor:
-        """Windows [batch, lookback, features] -> [batch, 3]: probabilities of down, flat and up, of a horizon.
+        """Windows [batch, lookback, features] -> [batch, 6]: what ``forecast`` gives, and the classes' probabilities.
+
+        The last three are those of down, flat and up.
 
         Raises:
             TypeError: the head is no ``DirectionHead``.
@@ -74,7 +93,8 @@ class Network(nn.Module):
         head = self.head(at)
         if not isinstance(head, DirectionHead):
             raise TypeError(f"expected a direction head, found {type(head).__name__}")
-        return head.probabilities(head(self.state(windows)))
+        outputs = head(self.state(windows))
+        return torch.cat([head.forecast(outputs), head.probabilities(outputs)], dim=1)
 
     def fit_scaling(self, rows: torch.Tensor, labels: torch.Tensor) -> None:
         """Set every buffer that depends on data, from the training span alone.
@@ -97,7 +117,14 @@ class Network(nn.Module):
 
 # Kind -> the body of its section. A section of a family that is fitted otherwise than by gradients has one as well.
 BODIES: dict[str, Callable[[Any], Body]] = {
+    "rnn": Rnn,
+    "gru": Gru,
     "lstm": Lstm,
+    "cnn": Cnn,
+    "tcn": Tcn,
+    "cnn_lstm": CnnLstm,
+    "transformer": Transformer,
+    "mlp": Mlp,
     "ridge": Flat,
     "elastic_net": Flat,
     "ar": Flat,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models.networks.aligned import AlignedLinear
 from models.networks.scaling import TargetScaling
 
 LOWER_LEVEL, UPPER_LEVEL = 0.1, 0.9
@@ -27,7 +28,7 @@ class Head(nn.Module, ABC):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.target = TargetScaling()
-        self.project = nn.Linear(size, self.outputs)
+        self.project = AlignedLinear(size, self.outputs)
 
     def forward(self, state: torch.Tensor) -> torch.Tensor:
         """State [batch, size] -> raw outputs [batch, outputs]."""

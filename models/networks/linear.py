@@ -18,6 +18,7 @@ class Flat(nn.Module):
     def __init__(self, config: ModelSection) -> None:
         super().__init__()
         self.size = config.lookback * len(config.features)
+        self.multiply_adds = 0
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Scaled windows [batch, lookback, features] -> [batch, lookback * features]."""

@@ -105,15 +105,50 @@ def one_symbol(bars: Bars) -> Bars:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
+# Members that differ in features, memory and head.
+_MEMBERS = [
+    {"kind": "last_return"},
+    {"kind": "ridge", "features": ["log_return", "rsi_4"], "lookback": 3, "alpha": 1.0},
+    {"kind": "lstm", "features": FEATURES, "lookback": 4, "hidden": 3, "layers": 1},
+]
+
 # Name -> the values of a model section; every kind that a run file can describe, and every option that changes how a
 # forecast comes about. Windows, horizons and sizes are filled in by ``tiny_config``.
 MODELS: dict[str, dict[str, Any]] = {
     "lstm": {"kind": "lstm"},
     "lstm, point": {"kind": "lstm", "head": "point"},
     "lstm, direction": {"kind": "lstm", "head": "direction"},
+    "lstm, bidirectional": {"kind": "lstm", "bidirectional": True},
+    "lstm, attention": {"kind": "lstm", "pooling": "attention"},
+    "lstm, bidirectional, attention": {"kind": "lstm", "bidirectional": True, "pooling": "attention"},
+    "rnn": {"kind": "rnn"},
+    "gru": {"kind": "gru"},
+    "cnn": {"kind": "cnn", "channels": 4, "kernel": 3},
+    "tcn": {"kind": "tcn", "channels": 4},
+    "cnn_lstm": {"kind": "cnn_lstm", "channels": 4, "kernel": 3},
+    "transformer": {"kind": "transformer", "hidden": 8, "heads": 2},
+    "mlp": {"kind": "mlp"},
+    "ridge": {"kind": "ridge"},
+    "elastic net": {"kind": "elastic_net", "alpha": 0.05},
+    "ar": {"kind": "ar"},
+    "arima": {"kind": "arima"},
+    "ets": {"kind": "ets"},
+    "ets, additive": {"kind": "ets", "trend": "additive"},
+    "ets, no trend": {"kind": "ets", "trend": "none"},
     "zero": {"kind": "zero"},
     "mean": {"kind": "mean"},
     "last return": {"kind": "last_return"},
+    "ensemble, mean": {"kind": "ensemble", "members": _MEMBERS},
+    "ensemble, weighted": {"kind": "ensemble", "combine": "weighted", "members": _MEMBERS},
+    "ensemble, stacked": {"kind": "ensemble", "combine": "stacked", "members": _MEMBERS},
+    "ensemble, online": {"kind": "ensemble", "combine": "online", "members": _MEMBERS, "window": 7, "rate": 2.0},
+    "ensemble, online over a single outcome": {
+        "kind": "ensemble",
+        "combine": "online",
+        "members": _MEMBERS,
+        "window": 1,
+        "more_horizons": [5],
+    },
 }
 
 
@@ -132,6 +167,7 @@ def tiny_config(name: str, **more: Any) -> RunConfig:
                 "test": ["2020-05-01", "2020-12-31"],
             },
             "model": small,
+            "training": {"epochs": 2, "accelerator": "cpu"},
             "strategy": {"kind": "strategies.forecast:Forecast"},
             "broker": BROKER,
         }
