@@ -10,7 +10,10 @@ import numpy as np
 from engine.errors import ConfigError
 from models.bundle import Bundle
 from models.bundle_files import load_bundle
+from models.calibration import with_calibration
+from models.ensemble import ensemble_of
 from models.features import Columns, Floats
+from models.memory import forecast_memory
 from models.predictor import BATCH, Predictor, Row, Windowed
 from models.walk_forward import Stitched, before_session
 
@@ -26,11 +29,11 @@ class Forecaster:
         horizon: bars ahead.
     """
 
-    def __init__(self, bundle: Bundle, *, horizon: int | None = None) -> None:
-        """Takes the traded horizon, or another one of the bundle's.
+    def __init__(self, bundle: Bundle, *, horizon: int | None = None, classes: bool = False) -> None:
+        """Takes the traded horizon, or another one of the bundle's; with ``classes`` a row has their probabilities too.
 
         Raises:
-            ConfigError: the bundle does not forecast that horizon.
+            ConfigError: the bundle does not forecast that horizon, or no classes.
         """
         self.bundle = bundle
         horizons = bundle.record.model.horizons
@@ -41,8 +44,10 @@ class Forecaster:
                 f"{bundle.path.name}: expected a horizon that it forecasts ({known} bars), found {horizon}; add it to "
                 "model.more_horizons, and train again"
             )
-        self._predictor = predictor_of(bundle, horizons.index(self.horizon))
+        self._predictor = predictor_of(bundle, horizons.index(self.horizon), classes=classes)
         self.memory = self._predictor.memory
+        self._others: dict[int, Forecaster] = {}
+        self._with_classes: Forecaster | None = None
 
     @classmethod
     def load(cls, path: Path) -> Forecaster:
@@ -54,16 +59,28 @@ class Forecaster:
         return cls(load_bundle(path))
 
     def at(self, horizon: int) -> Forecaster:
-        """The same bundle's forecaster of another horizon; a ConfigError where it has none."""
-        return self if horizon == self.horizon else Forecaster(self.bundle, horizon=horizon)
+        """The same bundle's forecaster of another horizon, one for all who ask; a ConfigError where it has none."""
+        if horizon == self.horizon:
+            return self
+        if horizon not in self._others:
+            self._others[horizon] = Forecaster(self.bundle, horizon=horizon)
+        return self._others[horizon]
+
+    @property
+    def with_classes(self) -> Forecaster:
+        """One whose rows have the probabilities of down, flat and up beside; a ConfigError where there are none."""
+        if self._with_classes is None:
+            self._with_classes = Forecaster(self.bundle, horizon=self.horizon, classes=True)
+        return self._with_classes
 
     def forecast(self, columns: Columns) -> Floats:
         """Forecasts at every bar, float64 [bars, 3]: forecast, lower, upper in log returns over the horizon.
 
-        A row is NaN where fewer than ``memory`` bars are known.
+        With classes [bars, 6]: then the probabilities of down, flat and up. A row is NaN where fewer than ``memory``
+        bars are known.
         """
         if len(columns) < self.memory:
-            return np.full((len(columns), 3), np.nan)
+            return np.full((len(columns), self._predictor.width), np.nan)
         return self._predictor.series(columns)
 
     def latest(self, columns: Columns) -> Row:
@@ -88,13 +105,32 @@ class Forecaster:
         return self._predictor.latest_of(several)
 
 
-def predictor_of(bundle: Bundle, at: int = 0) -> Predictor:
-    """What forecasts with a bundle, of the horizon with that place among the model's; networks first, then what is
-    made of them."""
-    record, network = bundle.record, bundle.network
+def predictor_of(bundle: Bundle, at: int = 0, *, classes: bool = False) -> Predictor:
+    """What forecasts with a bundle, of the horizon with that place among the model's.
+
+    Args:
+        classes: whether a row holds the probabilities of down, flat and up too.
+
+    Raises:
+        ConfigError: classes are asked for, and the model has none.
+    """
+    record = bundle.record
     if record.takes_over is not None:
-        members = [predictor_of(member, at) for member in bundle.members]
+        # Each member has intervals of its own.
+        members = [predictor_of(member, at, classes=classes) for member in bundle.members]
         return Stitched(members, after=[before_session(day) for day in record.takes_over])
+    return with_calibration(_uncalibrated(bundle, at, classes=classes), record, at)
+
+
+def _uncalibrated(bundle: Bundle, at: int, *, classes: bool) -> Predictor:
+    """A network's predictor, or one that is made of the members'."""
+    network, model = bundle.network, bundle.record.model
+    if classes and getattr(model, "head", None) != "direction":
+        raise ConfigError(
+            f"{bundle.path.name}: expected a model that forecasts classes, found one without; use head: direction, "
+            "or a ForecastIndicator"
+        )
     if network is None:
-        raise NotImplementedError  # replaced below by bundles of bundles
-    return Windowed(network, bundle.features, lookback=record.model.lookback, memory=record.memory, at=at)
+        return ensemble_of(bundle.record, [predictor_of(member, at) for member in bundle.members], at)
+    memory = forecast_memory(model, close_only=bundle.record.close_only)
+    return Windowed(network, bundle.features, lookback=model.lookback, memory=memory, at=at, classes=classes)

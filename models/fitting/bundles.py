@@ -14,8 +14,9 @@ from engine.data.cuts import check_cuts, labelled_slice
 from engine.errors import ConfigError
 from engine.model_sections import EnsembleConfig, ModelSection
 from models.bundle import Bundle, new_bundle, own_model
+from models.calibration import calibrated
 from models.features import parse_features
-from models.memory import memory_of
+from models.memory import forecast_memory
 from models.windows import Windows
 
 SPANS: tuple[SpanName, ...] = ("train", "validate", "test")
@@ -40,10 +41,17 @@ def fit_bundle(
         DataError: a label reaches over a cut.
         KeyboardInterrupt: on Ctrl-C; nothing half-written is left.
     """
+    return calibrated(_fitted(config, bars, root=root, progress=progress, start=start), config, bars)
+
+
+def _fitted(config: RunConfig, bars: Bars, *, root: Path, progress: bool, start: Bundle | None) -> Bundle:
+    """The bundle before its intervals are calibrated."""
     model = own_model(config)
-    decisions = decisions_of(config, model, bars)
     if isinstance(model, EnsembleConfig):
-        raise NotImplementedError
+        from models.fitting.ensembles import fit_ensemble  # which fits its members here
+
+        return fit_ensemble(config, model, bars, root=root, progress=progress, start=start)
+    decisions = decisions_of(config, model, bars)
     # What fits loads libraries that take seconds: only where a model is fitted.
     from models.fitting import fit
     from models.fitting.task import Task
@@ -83,7 +91,7 @@ def decisions_of(config: RunConfig, model: ModelSection, bars: Bars) -> dict[Spa
         ConfigError: a span is missing, or holds no bar with a complete window and a label.
         DataError: a label reaches over a cut.
     """
-    memory, longest = memory_of(model, close_only=bars.close_only), max(model.horizons)
+    memory, longest = forecast_memory(model, close_only=bars.close_only), max(model.horizons)
     _check_length(model, bars, memory, longest)
     times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
     decisions = {
