@@ -18,6 +18,7 @@ import numpy as np
 from engine.errors import ConfigError
 from models.features import Columns, Floats
 from models.forecaster import Forecaster
+from models.predictor import Row
 
 _LINES = ("datetime", "open", "high", "low", "close", "volume")
 _EPOCH_DAY = 719_163  # 1970-01-01 in backtrader's days, which count from 0001-01-01 as day 1
@@ -34,28 +35,36 @@ class ForecastIndicator(bt.Indicator):
 
     Params:
         bundle: the folder of a bundle, or a ``models.forecaster.Forecaster``. Indicators on the same folder share one.
+        horizon: bars ahead, one of those that the bundle forecasts; the forecaster's own, if None.
     """
 
     lines: Any = ("forecast", "lower", "upper")
-    params = (("bundle", None),)
+    params = (("bundle", None), ("horizon", None))
 
     forecaster: Forecaster
     features: list[float] | None  # the newest row of the window that the last forecast was made from
     _last_bar: tuple[float, ...]  # what the last forecast was made at
+    _source: Forecaster  # gives the lines
 
     if TYPE_CHECKING:  # backtrader's metaclass takes the datas and params out of the call before __init__ sees it
 
-        def __init__(self, *data: Any, bundle: str | Path | Forecaster) -> None: ...
+        def __init__(self, *data: Any, bundle: str | Path | Forecaster, horizon: int | None = None) -> None: ...
 
     else:
 
         def __init__(self) -> None:
             given = self.p.bundle
-            self.forecaster = given if isinstance(given, Forecaster) else _forecaster(given)
+            given = given if isinstance(given, Forecaster) else _forecaster(given)
+            self.forecaster = given if self.p.horizon is None else given.at(self.p.horizon)
+            self._source = self._source_of(self.forecaster)
             self.addminperiod(self.forecaster.memory)
             self._last_bar = ()
             self.features = None
-            self._ahead: dict[int, tuple[float, float, float]] = {}
+            self._ahead: dict[int, Row] = {}
+
+    def _source_of(self, forecaster: Forecaster) -> Forecaster:
+        """What gives the lines, a number each."""
+        return forecaster
 
     def next(self) -> None:
         """Forecast from the last ``memory`` bars."""
@@ -64,10 +73,11 @@ class ForecastIndicator(bt.Indicator):
         if bar == self._last_bar:
             return
         values = self._ahead.pop(len(self), None) or self._forecast_now()
-        self.lines.forecast[0], self.lines.lower[0], self.lines.upper[0] = values
+        for line, value in zip(self.lines, values, strict=True):
+            line[0] = value
         self._last_bar = bar
 
-    def _forecast_now(self) -> tuple[float, float, float]:
+    def _forecast_now(self) -> Row:
         """The forecast at the present bar; at bars that lie ready after it, at the same time and for later.
 
         That is the history before the first live bar. Each forecast is made from its own last bars all the same.
@@ -76,11 +86,11 @@ class ForecastIndicator(bt.Indicator):
         ready = len(lines[0].array) - 1 - lines[0].idx
         if ready <= 0:
             columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
-            ((values, self.features),) = self.forecaster.latest_of([columns])
+            ((values, self.features),) = self._source.latest_of([columns])
             return values
         first = lines[0].idx - memory + 1
         columns = _columns(*(np.array(line.array[first:], dtype=np.float64) for line in lines))
-        rows = self.forecaster.forecast(columns)[memory - 1 :].tolist()
+        rows = self._source.forecast(columns)[memory - 1 :].tolist()
         self._ahead = {len(self) + number: tuple(row) for number, row in enumerate(rows)}
         return self._ahead.pop(len(self))
 
@@ -95,9 +105,9 @@ class ForecastIndicator(bt.Indicator):
             lines, memory = indicator._inputs(), indicator.forecaster.memory
             if len(lines[0]) >= memory and len(lines[0].array) - 1 == lines[0].idx:
                 columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
-                groups.setdefault(id(indicator.forecaster), []).append((indicator, columns))
+                groups.setdefault(id(indicator._source), []).append((indicator, columns))
         for group in groups.values():
-            made = group[0][0].forecaster.latest_of([columns for _, columns in group])
+            made = group[0][0]._source.latest_of([columns for _, columns in group])
             for (indicator, _), (values, features) in zip(group, made, strict=True):
                 indicator._ahead = {len(indicator.data): values}
                 indicator.features = features
@@ -106,8 +116,8 @@ class ForecastIndicator(bt.Indicator):
         """Forecast bars start to end at once; each from its own last ``memory`` bars."""
         first = start - self.forecaster.memory + 1
         columns = _columns(*(np.array(line.array[first:end], dtype=np.float64) for line in self._inputs()))
-        forecasts = self.forecaster.forecast(columns)[self.forecaster.memory - 1 :]
-        for line, values in zip((self.lines.forecast, self.lines.lower, self.lines.upper), forecasts.T, strict=True):
+        forecasts = self._source.forecast(columns)[self.forecaster.memory - 1 :]
+        for line, values in zip(self.lines, forecasts.T, strict=True):
             # A series shorter than the memory has no bar to fill.
             for position, value in enumerate(values.tolist(), start):
                 line.array[position] = value
@@ -115,6 +125,22 @@ class ForecastIndicator(bt.Indicator):
     def _inputs(self) -> list[Any]:
         """The data's lines in the order of Columns: datetime, then prices and volume."""
         return [getattr(self.data.lines, name) for name in _LINES]
+
+
+class DirectionIndicator(ForecastIndicator):
+    """The same, and lines ``down``, ``flat`` and ``up``: the probabilities of the classes of a direction head.
+
+    Flat is what the model section calls so: a return of ``flat_bps`` at most, or the middle third of those trained on.
+
+    self.direction = DirectionIndicator(self.data, bundle="bundles/horizons-0123456789ab", horizon=5)
+    ...
+    if self.direction.up[0] - self.direction.down[0] > 0.1: self.buy()
+    """
+
+    lines: Any = ("down", "flat", "up")
+
+    def _source_of(self, forecaster: Forecaster) -> Forecaster:
+        return forecaster.with_classes
 
 
 def _columns(days: Floats, *prices: Floats) -> Columns:

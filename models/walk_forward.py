@@ -12,8 +12,6 @@ from engine.data.cuts import session_bounds
 from models.features import Columns, Floats, Times
 from models.predictor import Predictor, Row
 
-_NOTHING: Row = (float("nan"), float("nan"), float("nan"))
-
 
 def before_session(day: date) -> int:
     """The moment, UTC ns, after which the bars of a New York session end."""
@@ -34,12 +32,13 @@ class Stitched(Predictor):
 
     def __init__(self, members: Sequence[Predictor], *, after: Sequence[int]) -> None:
         self.memory = max(member.memory for member in members)
+        self.width = members[0].width
         self._members = tuple(members)
         self._after: Times = np.asarray(after, dtype=np.int64)
 
     def series(self, columns: Columns) -> Floats:
         """See ``Predictor.series``; a row is NaN where its own predictor knows too few bars."""
-        forecasts = np.full((len(columns), 3), np.nan)
+        forecasts = np.full((len(columns), self.width), np.nan)
         deciding = self._deciding(columns.times)
         for position, member in enumerate(self._members):
             rows = np.flatnonzero(deciding == position)
@@ -56,7 +55,7 @@ class Stitched(Predictor):
 
         Without features where none has taken over yet, or the one that has knows too few bars.
         """
-        made: list[tuple[Row, list[float]]] = [(_NOTHING, [])] * len(several)
+        made: list[tuple[Row, list[float]]] = [((np.nan,) * self.width, [])] * len(several)
         asked: dict[int, list[int]] = {}
         for place, columns in enumerate(several):
             position = int(self._deciding(columns.times[-1:])[0])

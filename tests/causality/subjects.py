@@ -27,6 +27,7 @@ from engine.simulation.simulate import equity_curve, simulate
 from engine.trading.ledger import Ledger
 from engine.trading.orders import Order
 from models.bundle import new_bundle
+from models.calibration import calibrated
 from models.features import Columns, parse_features
 from models.fitting import by_gradients
 from models.fitting.bundles import fit_bundle
@@ -138,6 +139,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "zero": {"kind": "zero"},
     "mean": {"kind": "mean"},
     "last return": {"kind": "last_return"},
+    "lstm, conformal": {"kind": "lstm", "calibration": "conformal"},
+    "lstm, adaptive": {"kind": "lstm", "calibration": "adaptive"},
+    "mean, conformal": {"kind": "mean", "calibration": "conformal"},
+    "mean, adaptive": {"kind": "mean", "calibration": "adaptive"},
     "ensemble, mean": {"kind": "ensemble", "members": _MEMBERS},
     "ensemble, weighted": {"kind": "ensemble", "combine": "weighted", "members": _MEMBERS},
     "ensemble, stacked": {"kind": "ensemble", "combine": "stacked", "members": _MEMBERS},
@@ -193,15 +198,16 @@ def tiny_forecaster(
             change(network)
     network.eval()
     features = parse_features(config.model.features, close_only=False)
-    windows = Windows.build(bars, features, lookback=LOOKBACK, horizons=[2])
-    rows = windows.rows({symbol: slice(0, len(frame) - 2) for symbol, frame in bars.frames.items()})
+    windows = Windows.build(bars, features, lookback=LOOKBACK, horizons=config.model.horizons)
+    longest = max(config.model.horizons)
+    rows = windows.rows({symbol: slice(0, len(frame) - longest) for symbol, frame in bars.frames.items()})
     labels = torch.from_numpy(windows.labels[rows])
     network.fit_scaling(torch.from_numpy(windows.features[rows]), labels)
     calibrate_residuals(network, windows, rows)
     bundle = new_bundle(
         config, network, curve=(), bars=bars, train_labels=windows.labels[rows, 0], root=Path("bundles")
     )
-    return Forecaster(bundle)
+    return Forecaster(calibrated(bundle, config, bars))
 
 
 # --- adapters --------------------------------------------------------------------------------------------------------
