@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli_data, commands
+from engine import cli_data, cli_models, commands
 from engine.commands import FAILED, INTERRUPTED, RUNS, AsJson, Config, Overrides, RunName, WhichPaperRun
 
 app = typer.Typer(
@@ -61,6 +61,10 @@ def train(
         kept = f"{len(report.folds)} folds, decides from {report.folds[0].takes_over}; {report.parameters:,} parameters"
     terminal.say(f"{'Already trained' if report.reused else 'Trained'} ({kept}).")
     terminal.wrote(report.path, following=f"nextbar backtest {config}")
+
+
+command(cli_models.models)
+command(cli_models.tune)
 
 
 @command
