@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from engine.errors import BundleError, ConfigError, StorageError
-from engine.model_sections import EnsembleConfig
+from engine.model_sections import EnsembleConfig, ModelSection
 from engine.sections import digest
 from models.bundle import CURVE, HASH_LENGTH, RECORD, WEIGHTS, Bundle, BundleRecord
 from models.curve import EpochLosses
@@ -136,46 +136,53 @@ def load_bundle(path: Path) -> Bundle:
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle folder; run `nextbar train CONFIG` first")
     _refuse_pickles(path)
-    return _load(path, {})
+    return _load(path)
 
 
-def _load(path: Path, expected: Mapping[str, str]) -> Bundle:
-    """A bundle or a member of one; ``expected`` are the hashes that the bundle around it has of its files."""
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What the bundle around a member says of it: its model, and file name -> SHA-256."""
+
+    model: ModelSection
+    files: Mapping[str, str]
+
+
+def _load(path: Path, place: _Place | None = None) -> Bundle:
+    """A bundle, or a member of the one around it."""
     record_bytes = _read(path / RECORD)
     record = _parse_record(path / RECORD, record_bytes)
-    members = 1 + max(
-        (int(place[1]) for name in record.files if (place := re.match(r"members/([0-9]{1,4})/", name))), default=-1
-    )
     strange = [name for name in record.files if not re.fullmatch(r"(members/[0-9]{1,4}/)*[A-Za-z0-9_-]+\.[a-z]+", name)]
     if strange:
         raise BundleError(f"{path / RECORD}: {strange[0]!r} is no name of a bundle's file; train again")
     own = {name: _read(path / name) for name in record.files if not name.startswith("members/")}
-    for name, content in {**own, RECORD: record_bytes}.items():
-        found = hashlib.sha256(content).hexdigest()
-        for hashes in (record.files, expected):
-            if hashes.get(name, found) != found:
-                raise BundleError(
-                    f"{path / name}: truncated or edited: expected SHA-256 {hashes[name][:HASH_LENGTH]}, found "
-                    f"{found[:HASH_LENGTH]}; run `nextbar train CONFIG --force`"
-                )
+    _check_files(path, own, record.files)
+    parts = _parts(record)
+    if place is not None:
+        _check_files(path, {**own, RECORD: record_bytes}, place.files)
+        # What a member may be bounds the depth: a walk-forward of ensembles of single models.
+        if record.model != place.model or record.takes_over is not None:
+            raise BundleError(f"{path / RECORD}: not the member that the bundle around it is made of; train again")
+    found = {int(name.split("/")[1]) for name in record.files if name.startswith("members/")}
+    if found != set(range(len(parts))):
+        raise BundleError(
+            f"{path / RECORD}: expected {len(parts)} members, found {len(found)}; run `nextbar train CONFIG --force`"
+        )
     try:
         memory = memory_of(record.model, close_only=record.close_only)
     except ConfigError as error:
         raise BundleError(f"{path / RECORD}: {error}") from None
     if memory != record.memory:
         raise BundleError(f"{path / RECORD}: its features need {memory} bars, and it says {record.memory}; train again")
-    if members:
+    if parts:
         loaded = []
-        for position in range(members):
-            folder = member_folder(position)
-            inner = {name.removeprefix(f"{folder}/"): sha for name, sha in record.files.items()}
-            loaded.append(_load(path / folder, inner))
+        for position, model in enumerate(parts):
+            folder = f"{member_folder(position)}/"
+            inner = {name.removeprefix(folder): sha for name, sha in record.files.items() if name.startswith(folder)}
+            loaded.append(_load(path / folder, _Place(model=model, files=inner)))
         return Bundle(path, record, (), None, members=tuple(loaded))
     for name in (WEIGHTS, CURVE):
         if name not in own:
             raise BundleError(f"{path / name}: the bundle lacks this file; run `nextbar train CONFIG --force`")
-    if isinstance(record.model, EnsembleConfig):
-        raise BundleError(f"{path / RECORD}: an ensemble without members; run `nextbar train CONFIG --force`")
     features = parse_features(record.model.features, close_only=record.close_only)
     with torch.random.fork_rng(devices=()):  # first weights are drawn and thrown away: leave the user's seed alone
         network = build_network(record.model)
@@ -185,6 +192,25 @@ def _load(path: Path, expected: Mapping[str, str]) -> Bundle:
     except (ValueError, KeyError) as error:
         raise BundleError(f"{path}: what lies beside its weights cannot be read ({error}); train again") from None
     return Bundle(path, record, features, network.eval(), _parse_curve(own[CURVE]))
+
+
+def _parts(record: BundleRecord) -> tuple[ModelSection, ...]:
+    """The models of a bundle's members: of a walk-forward its own, of an ensemble those that it says; else none."""
+    if record.takes_over is not None:
+        return (record.model,) * len(record.takes_over)
+    return record.model.members if isinstance(record.model, EnsembleConfig) else ()
+
+
+def _check_files(path: Path, contents: Mapping[str, bytes], hashes: Mapping[str, str]) -> None:
+    """That the contents are those that the hashes are of; each has one."""
+    for name, content in contents.items():
+        found = hashlib.sha256(content).hexdigest()
+        expected = hashes.get(name, "none")
+        if expected != found:
+            raise BundleError(
+                f"{path / name}: truncated or edited: expected SHA-256 {expected[:HASH_LENGTH]}, found "
+                f"{found[:HASH_LENGTH]}; run `nextbar train CONFIG --force`"
+            )
 
 
 def _read(path: Path) -> bytes:
