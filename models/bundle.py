@@ -75,8 +75,10 @@ class BundleRecord(Section):
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of what was learned: the tensors; of a bundle of bundles, all that is learned in it."""
-        return self.files.get(WEIGHTS) or digest(self.combination, self.calibration, dict(self.files))
+        """SHA-256 of what was learned: the tensors; where there is more, as trees or members, all of it."""
+        if WEIGHTS in self.files and self.files.keys() <= {WEIGHTS, CURVE} and self.calibration is None:
+            return self.files[WEIGHTS]
+        return digest(self.combination, self.calibration, dict(self.files))
 
     @property
     def last_seen(self) -> date:
@@ -119,7 +121,7 @@ class Bundle:
     @property
     def parameters(self) -> int:
         """Numbers that were learned, in all members together."""
-        own = 0 if self.network is None else sum(parameter.numel() for parameter in self.network.parameters())
+        own = 0 if self.network is None else self.network.learned
         return own + sum(member.parameters for member in self.members)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +19,24 @@ from models.memory import forecast_memory
 from models.predictor import BATCH, Predictor, Row, Windowed
 from models.walk_forward import Stitched, before_session
 
-__all__ = ["BATCH", "Forecaster", "predictor_of"]
+__all__ = ["BATCH", "Forecaster", "Turn", "predictor_of"]
+
+
+class Turn(NamedTuple):
+    """A bundle, and since when it decides: after a moment, UTC ns, that is from a session on."""
+
+    bundle: Bundle
+    after: int = 0
+    begins: date = date.min
 
 
 class Forecaster:
     """Forecasts from the bars of one symbol.
 
     Attributes:
-        bundle: the trained model.
-        memory: bars that a forecast depends on.
+        bundle: the trained model; of several the newest.
+        turns: the bundles that decide one after another, nearly always one.
+        memory: bars that a forecast depends on. needed: bars before the first one; fewer in ``models.succession`` only.
         horizon: bars ahead.
     """
 
@@ -45,7 +56,8 @@ class Forecaster:
                 "model.more_horizons, and train again"
             )
         self._predictor = predictor_of(bundle, horizons.index(self.horizon), classes=classes)
-        self.memory = self._predictor.memory
+        self.memory = self.needed = self._predictor.memory
+        self.turns: tuple[Turn, ...] = (Turn(bundle),)
         self._others: dict[int, Forecaster] = {}
         self._with_classes: Forecaster | None = None
 

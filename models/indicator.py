@@ -57,7 +57,7 @@ class ForecastIndicator(bt.Indicator):
             given = given if isinstance(given, Forecaster) else _forecaster(given)
             self.forecaster = given if self.p.horizon is None else given.at(self.p.horizon)
             self._source = self._source_of(self.forecaster)
-            self.addminperiod(self.forecaster.memory)
+            self.addminperiod(self.forecaster.needed)
             self._last_bar = ()
             self.features = None
             self._ahead: dict[int, Row] = {}
@@ -82,17 +82,22 @@ class ForecastIndicator(bt.Indicator):
 
         That is the history before the first live bar. Each forecast is made from its own last bars all the same.
         """
-        lines, memory = self._inputs(), self.forecaster.memory
-        ready = len(lines[0].array) - 1 - lines[0].idx
-        if ready <= 0:
-            columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
-            ((values, self.features),) = self._source.latest_of([columns])
+        lines = self._inputs()
+        now = lines[0].idx
+        if len(lines[0].array) - 1 <= now:
+            ((values, self.features),) = self._source.latest_of([self._last_bars()])
             return values
-        first = lines[0].idx - memory + 1
+        first = max(0, now - self.forecaster.memory + 1)
         columns = _columns(*(np.array(line.array[first:], dtype=np.float64) for line in lines))
-        rows = self._source.forecast(columns)[memory - 1 :].tolist()
+        rows = self._source.forecast(columns)[now - first :].tolist()
         self._ahead = {len(self) + number: tuple(row) for number, row in enumerate(rows)}
         return self._ahead.pop(len(self))
+
+    def _last_bars(self) -> Columns:
+        """The last ``memory`` bars; the first ones of a forecaster that needs fewer are not as many."""
+        lines = self._inputs()
+        size = min(self.forecaster.memory, lines[0].idx + 1)
+        return _columns(*(np.array(line.get(size=size), dtype=np.float64) for line in lines))
 
     @staticmethod
     def forecast_together(indicators: Sequence[ForecastIndicator]) -> None:
@@ -102,10 +107,9 @@ class ForecastIndicator(bt.Indicator):
         """
         groups: dict[int, list[tuple[ForecastIndicator, Columns]]] = {}
         for indicator in indicators:
-            lines, memory = indicator._inputs(), indicator.forecaster.memory
-            if len(lines[0]) >= memory and len(lines[0].array) - 1 == lines[0].idx:
-                columns = _columns(*(np.array(line.get(size=memory), dtype=np.float64) for line in lines))
-                groups.setdefault(id(indicator._source), []).append((indicator, columns))
+            bars = indicator._inputs()[0]
+            if len(bars) >= indicator.forecaster.needed and len(bars.array) - 1 == bars.idx:
+                groups.setdefault(id(indicator._source), []).append((indicator, indicator._last_bars()))
         for group in groups.values():
             made = group[0][0]._source.latest_of([columns for _, columns in group])
             for (indicator, _), (values, features) in zip(group, made, strict=True):
@@ -114,9 +118,9 @@ class ForecastIndicator(bt.Indicator):
 
     def once(self, start: int, end: int) -> None:
         """Forecast bars start to end at once; each from its own last ``memory`` bars."""
-        first = start - self.forecaster.memory + 1
+        first = max(0, start - self.forecaster.memory + 1)
         columns = _columns(*(np.array(line.array[first:end], dtype=np.float64) for line in self._inputs()))
-        forecasts = self._source.forecast(columns)[self.forecaster.memory - 1 :]
+        forecasts = self._source.forecast(columns)[start - first :]
         for line, values in zip(self.lines, forecasts.T, strict=True):
             # A series shorter than the memory has no bar to fill.
             for position, value in enumerate(values.tolist(), start):
