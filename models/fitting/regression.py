@@ -50,24 +50,22 @@ def fit(task: Task) -> Fit:
     train = _Moments.of(scaled, task.windows, task.train_rows)
     validation = _Moments.of(scaled, task.windows, task.validation_rows)
     inputs = train.rows()
-    coefficients, constants = [], []
+    chosen, constants = [], []
     for at in range(len(model.horizons)):
         scale = float(np.sqrt(train.squares[at] / train.count)) or 1.0
         # A sum of squares is split into what the inputs explain at best and the rest, which no candidate changes.
         target = inputs.target(train.cross[at] / scale)
-        paths = _ridge if isinstance(model, RidgeConfig) else _elastic_net
-        candidates = [found * scale for found in paths(model, inputs, target, train.count)]
+        found = _ridge(model, inputs, target) if isinstance(model, RidgeConfig) else _elastic_net(model, inputs, target)
+        candidates = [coefficients * scale for coefficients in found]
         if not all(np.isfinite(candidate).all() for candidate in candidates):
             raise NextbarError(f"{model.kind}: there was no finite result; check the bars for prices that jump")
         offsets = [train.label_mean[at] - float(train.mean @ candidate) for candidate in candidates]
         losses = [validation.loss(at, b, a) for b, a in zip(candidates, offsets, strict=True)]
         best = int(np.argmin(losses))
-        coefficients.append(candidates[best])
+        chosen.append(candidates[best])
         constants.append(offsets[best])
     return Fit(
-        linear_network(
-            task, torch.from_numpy(np.stack(coefficients)), torch.from_numpy(np.array(constants)), scaled=True
-        )
+        linear_network(task, torch.from_numpy(np.stack(chosen)), torch.from_numpy(np.array(constants)), scaled=True)
     )
 
 
@@ -156,7 +154,7 @@ class _Moments:
         return float(error_mean**2 + variance - explained)
 
 
-def _ridge(model: RidgeConfig, inputs: _Inputs, target: Floats, count: int) -> list[Floats]:
+def _ridge(model: RidgeConfig, inputs: _Inputs, target: Floats) -> list[Floats]:
     """The coefficients at each candidate, the largest penalty first."""
     from sklearn.linear_model import Ridge
 
@@ -169,7 +167,7 @@ def _ridge(model: RidgeConfig, inputs: _Inputs, target: Floats, count: int) -> l
     ]
 
 
-def _elastic_net(model: ElasticNetConfig, inputs: _Inputs, target: Floats, count: int) -> list[Floats]:
+def _elastic_net(model: ElasticNetConfig, inputs: _Inputs, target: Floats) -> list[Floats]:
     """The coefficients at each candidate, the largest penalty first, each found from the one before."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import enet_path

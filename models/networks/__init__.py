@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
-from engine.model_sections import ModelSection
+from engine.model_sections import BoostingConfig, ModelSection
 from models.networks.convolution import Cnn, CnnLstm, Tcn
 from models.networks.heads import HEADS, DirectionHead, Head
 from models.networks.linear import Flat
@@ -61,6 +61,11 @@ class Network(nn.Module):
         """
         heads = sum(self.head(at).project.weight.numel() for at in range(len(self.heads)))
         return cast(Body, self.body).multiply_adds + heads
+
+    @property
+    def learned(self) -> int:
+        """Numbers that were learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def state(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows [batch, lookback, features] in the features' own units -> the body's state [batch, size]."""
@@ -138,6 +143,9 @@ BODIES: dict[str, Callable[[Any], Body]] = {
 
 def build_network(config: ModelSection) -> Network:
     """A network of the configured kind and head, freshly initialised from torch's global generator."""
-    kind = config.kind
-    body = BODIES[kind](config)
+    if isinstance(config, BoostingConfig):
+        from models.networks.boosting import BoostedNetwork  # made of a Network, and so not above
+
+        return BoostedNetwork(config)
+    body = BODIES[config.kind](config)
     return Network(len(config.features), body, [HEADS[config.head](body.size) for _ in config.horizons])
