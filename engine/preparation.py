@@ -119,15 +119,20 @@ def forecaster_of(config: RunConfig, root: Path) -> Forecaster | None:
 
 def refuse_seen_bars(forecasters: Iterable[Forecaster], span: SpanName, period: Period) -> bool:
     """Whether a bundle knows bars of the period, or later ones; refused when seen bars were not asked for by name."""
-    for forecaster in forecasters:
-        last_seen = forecaster.bundle.record.last_seen
-        if period[0] > last_seen:
+    for turn in (turn for forecaster in forecasters for turn in forecaster.turns):
+        record, begins = turn.bundle.record, max(period[0], turn.begins)
+        if begins > record.last_seen:
             continue
         if span != "test":
             return True
+        if record.takes_over:
+            raise BundleError(
+                f"spans.test: {begins} to {period[1]} begins before {record.takes_over[0]}, when the walk-forward "
+                f"{turn.bundle.path.name} begins to decide on what it has not seen; begin the span there"
+            )
         raise BundleError(
-            f"spans.test: {period[0]} to {period[1]} begins before {last_seen}, the last bar that the bundle "
-            f"{forecaster.bundle.path.name} was trained or chosen on; test on later bars, or ask for seen bars by "
+            f"spans.test: {begins} to {period[1]} begins before {record.last_seen}, the last bar that the bundle "
+            f"{turn.bundle.path.name} was trained or chosen on; test on later bars, or ask for seen bars by "
             "name with --span train or --span validate"
         )
     return False
