@@ -37,7 +37,7 @@ def models(
 
 
 def tune(config: Config, *, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Search the run file's tune.space on validation folds, and write the best as a run file; the test span stays sealed."""
+    """Search the run file for better values on validation folds, and write the best one; the test span stays sealed."""
     from engine import terminal
     from engine.run_file import load_config
     from engine.terminal_tuning import print_tuning

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ import backtrader as bt
 
 from engine.config import RunConfig, StrategyConfig
 from engine.errors import ConfigError, NextbarError, StrategyError
-from strategies.rule import Context, Rule, needed_forecaster
+from strategies.rule import Context, Rule, checked_params, needed_forecaster
 from strategies.runner import RuleStrategy
 
 
@@ -41,29 +42,53 @@ def load_strategy(config: RunConfig, context: Context) -> LoadedStrategy:
         StrategyError: its file raised while it was imported, or the rule while it was built.
     """
     section = config.strategy
-    place, name = section.kind.rsplit(":", 1)
+    found, source_hash = _found(config)
+    arguments = (
+        {"rule": _rule(found, section, context)} if issubclass(found, Rule) else _arguments(found, section, context)
+    )
+    return LoadedStrategy(
+        name=section.kind.rsplit(":", 1)[1],
+        cls=RuleStrategy if issubclass(found, Rule) else found,
+        arguments=arguments,
+        source_hash=source_hash,
+    )
+
+
+def check_strategy(config: RunConfig, context: Context) -> str:
+    """Check the strategy of a run file and its parameters before there is a forecaster; the hash of its source.
+
+    Raises as ``load_strategy``, but for what only shows when the strategy is built.
+    """
+    section = config.strategy
+    found, source_hash = _found(config)
+    if issubclass(found, Rule):
+        _check_complete(found)
+        found.parameters(checked_params(section.params, found.Params._fields, found.__name__), context)
+    else:
+        _checked(found, section)
+    return source_hash
+
+
+def _found(config: RunConfig) -> tuple[type[Any], str]:
+    """The class that the run file names, and the hash of its file."""
+    place, name = config.strategy.kind.rsplit(":", 1)
     module = _module(place, config)
     found = getattr(module, name, None)
     if not (inspect.isclass(found) and issubclass(found, Rule | bt.Strategy)):
         raise ConfigError(
             f"strategy.kind: {place} has no strategy named {name}; expected a Rule or a bt.Strategy class"
         )
-    source = Path(str(module.__file__)).read_bytes()
-    arguments = (
-        {"rule": _rule(found, section, context)} if issubclass(found, Rule) else _arguments(found, section, context)
-    )
-    return LoadedStrategy(
-        name=name,
-        cls=RuleStrategy if issubclass(found, Rule) else found,
-        arguments=arguments,
-        source_hash=hashlib.sha256(source).hexdigest(),
-    )
+    return found, hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
 
 
-def _rule(cls: type[Rule], section: StrategyConfig, context: Context) -> Rule:
+def _check_complete(cls: type[Rule]) -> None:
     lacking = sorted(name for name in ("Params", "signals") if not hasattr(cls, name)) + sorted(cls.__abstractmethods__)
     if lacking:
         raise ConfigError(f"strategy.kind: {cls.__name__} is not a complete rule: it lacks {', '.join(lacking)}")
+
+
+def _rule(cls: type[Rule], section: StrategyConfig, context: Context) -> Rule:
+    _check_complete(cls)
     try:
         return cls(section.params, context)
     except NextbarError:
@@ -73,6 +98,14 @@ def _rule(cls: type[Rule], section: StrategyConfig, context: Context) -> Rule:
 
 
 def _arguments(cls: type[bt.Strategy], section: StrategyConfig, context: Context) -> dict[str, Any]:
+    arguments = dict(_checked(cls, section))
+    if "forecaster" in dict(cls.params._getitems()):
+        arguments["forecaster"] = needed_forecaster(context)
+    return arguments
+
+
+def _checked(cls: type[bt.Strategy], section: StrategyConfig) -> Mapping[str, Any]:
+    """The run file's parameters of a plain strategy, each known to it and of its kind."""
     defaults = dict(cls.params._getitems())
     settable = sorted(defaults.keys() - {"forecaster"})
     for key, value in section.params.items():
@@ -83,10 +116,7 @@ def _arguments(cls: type[bt.Strategy], section: StrategyConfig, context: Context
         expected = _kind(defaults[key])
         if expected and _kind(value) != expected:
             raise ConfigError(f"strategy.params.{key}: expected {expected}, found {value!r}")
-    arguments: dict[str, Any] = dict(section.params)
-    if "forecaster" in defaults:
-        arguments["forecaster"] = needed_forecaster(context)
-    return arguments
+    return section.params
 
 
 def _kind(value: object) -> str:

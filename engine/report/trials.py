@@ -19,18 +19,22 @@ FILE = "trials.jsonl"
 
 
 def append_trial(root: Path, trial: Mapping[str, Any]) -> None:
-    """Append one trial to ``root/trials.jsonl``: one JSON object on one line, on disk before this returns.
+    """Append one trial to ``root/trials.jsonl``; see ``append_line``."""
+    append_line(root / FILE, trial)
+
+
+def append_line(path: Path, trial: Mapping[str, Any]) -> None:
+    """Append one trial to a file: one JSON object on one line, on disk before this returns.
 
     Runs that end at the same moment do not mix their lines: each is a single write in append mode. After a line that a
     crash has torn, a new line is begun first, so that the torn one spoils nothing else.
 
     Raises:
-        StorageError: the ledger cannot be written.
+        StorageError: the file cannot be written.
     """
-    path = root / FILE
     line = json.dumps(plain(trial), sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -55,7 +59,11 @@ def read_trials(root: Path) -> tuple[list[dict[str, Any]], int]:
     Raises:
         StorageError: the ledger is there and cannot be read.
     """
-    path = root / FILE
+    return read_lines(root / FILE)
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """As ``read_trials``, of any file that ``append_line`` writes; nothing where there is none."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
