@@ -86,7 +86,7 @@ class Trees(nn.Module):
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Scaled windows [batch, lookback, features] -> sums [batch, horizons * outputs]."""
-        return self.forest(windows.flatten(1)).float()
+        return torch.from_numpy(self.forest(windows.flatten(1).numpy())).float()
 
 
 class BoostedNetwork(Network):

@@ -1,7 +1,7 @@
 """Regression trees as LightGBM writes them, read with suspicion and followed without it.
 
 LightGBM trusts the text it reads: a damaged one can end the process. So its text is checked line by line here, and the
-trees are followed by a few gathers in torch; the library itself is needed for fitting only.
+trees are followed by a few gathers; the library itself is needed for fitting only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
+
+Singles = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 
 _HEADER = {"version": "v4", "num_class": "1", "num_tree_per_iteration": "1"}
 _PLAIN_SPLITS = {"0", "2"}  # decision_type: no categories, no missing values; 2 says where they would have gone
@@ -153,19 +157,21 @@ class Forest:
             features += [*tree.features, *([0] * len(tree.values))]
             thresholds += [*tree.thresholds, *([0.0] * len(tree.values))]
             values += [*([0.0] * nodes), *tree.values]
-        self._roots = torch.tensor(roots, dtype=torch.int64)
-        self._features = torch.tensor(features, dtype=torch.int64)
-        self._thresholds = torch.tensor(thresholds, dtype=torch.float64)
-        self._children = torch.tensor(children, dtype=torch.int64)
-        self._values = torch.tensor(values, dtype=torch.float64)
+        self._roots = np.array(roots, dtype=np.int64)
+        self._features = np.array(features, dtype=np.int64)
+        self._thresholds = np.array(thresholds, dtype=np.float64)
+        self._children = np.array(children, dtype=np.int64)
+        self._values = np.array(values, dtype=np.float64)
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs [n, inputs] -> the sums [n, sums], float64."""
-        exact = inputs.double()
-        nodes = self._roots.repeat(len(inputs), 1)  # [n, trees]
+    def __call__(self, inputs: Singles) -> Floats:
+        """Inputs [n, inputs] -> the sums [n, sums]."""
+        count, width = inputs.shape
+        flat = inputs.astype(np.float64).reshape(-1)
+        rows = np.arange(count)[:, None] * width
+        nodes = np.repeat(self._roots[None, :], count, axis=0)  # [n, trees]
         for _ in range(self._steps):
-            above = exact.gather(1, self._features[nodes]) > self._thresholds[nodes]
-            nodes = self._children[2 * nodes + above]
-        found = self._values[nodes]
-        parts = [found[:, start:end].sum(dim=1) for start, end in zip(self._ends, self._ends[1:], strict=False)]
-        return torch.stack(parts, dim=1)
+            above = flat.take(self._features.take(nodes) + rows) > self._thresholds.take(nodes)
+            nodes = self._children.take(2 * nodes + above)
+        found = self._values.take(nodes)
+        parts = [found[:, start:end].sum(axis=1) for start, end in zip(self._ends, self._ends[1:], strict=False)]
+        return np.stack(parts, axis=1)
