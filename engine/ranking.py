@@ -61,7 +61,7 @@ def rank(
     now: datetime,
     processes: int = 2,
     fresh: bool = False,
-    on_progress: Progress = lambda done, count: None,
+    on_progress: Progress | None = None,
 ) -> RankingReport:
     """Fit every kind on every fold, judge them on the rows that they have in common, and write the leaderboard.
 
@@ -96,7 +96,8 @@ def rank(
         for outcome in run_jobs(jobs, bars, root=root, processes=processes, fresh=fresh):
             outcomes.append(outcome)
             append_trial(root / "runs", _trial(outcome, bars, now))
-            on_progress(len(outcomes), len(jobs))
+            if on_progress is not None:
+                on_progress(len(outcomes), len(jobs))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; what was fitted of {len(jobs)} models is kept, and the same command goes on from there"

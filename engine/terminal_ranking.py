@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from engine.report.ranking import Ranking
 
 Number = float | int | None
+_WIDE = 100
 
 
 def print_ranking(report: RankingReport) -> None:
     """Two tables, both in the order of accuracy, and what they say."""
     ranking = report.ranking
     board = ranking.board
-    tables = [_accuracy(board.entries), _use(ranking)]
-    for table in tables:
-        console(width=120).print(table)
+    shown = console(width=120)
+    for table in (_accuracy(board.entries, wide=shown.width >= _WIDE), _use(ranking, wide=shown.width >= _WIDE)):
+        shown.print(table)
         say("")
     folds = f"{len(ranking.folds)} fold{'s' * (len(ranking.folds) != 1)}"
     say(
@@ -37,34 +38,27 @@ def print_ranking(report: RankingReport) -> None:
         warn(sentence.removeprefix("Note on ")) if sentence.startswith("Note on ") else say(sentence)
 
 
-def _accuracy(entries: Sequence[Entry]) -> Table:
-    several = any(len(entry.seeds) > 1 for entry in entries)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("kind", overflow="fold")
-    for name in ("R² %", "95 % interval", *(["± seeds"] if several else []), "hit %", "CRPS bps", "p", ""):
-        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+def _accuracy(entries: Sequence[Entry], *, wide: bool) -> Table:
+    table = _table(["R² %", "95 % interval", *(["seeds ±", "CRPS bps"] if wide else []), "hit %", "p", ""])
     for entry in entries:
-        own = entry.accuracy
-        interval = f"{_signed(entry.r2_low, 100)} to {_signed(entry.r2_high, 100)}"
-        spread = [_plain(entry.accuracy_spread["r2_out_of_sample"], 100)] if several else []
+        own, low, high = entry.accuracy, entry.r2_low, entry.r2_high
+        interval = NOTHING if low is None or high is None else f"{_signed(low, 100)} to {_signed(high, 100)}"
+        more = _plain(entry.accuracy_spread["r2_out_of_sample"], 100), _plain(own["crps"], 1e4)
         table.add_row(
             entry.label,
             _signed(own["r2_out_of_sample"], 100),
-            interval if entry.r2_low is not None else NOTHING,
-            *spread,
+            interval,
+            *(more if wide else ()),
             _plain(own["hit_rate_pct"], places=1),
-            _plain(own["crps"], 1e4),
             _plain(entry.holm_p, places=3),
             Text(mark(entry), style="bold green" if entry.beats_naive else "dim"),
         )
     return table
 
 
-def _use(ranking: Ranking) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("kind", overflow="fold")
-    for name in ("return %", "Sharpe", "turnover", "parameters", "fit s", "p50 ms", "p99 ms", "1,000/s"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _use(ranking: Ranking, *, wide: bool) -> Table:
+    speeds = ["p50 ms", "p99 ms", "1,000/s"] if wide else ["p99 ms", "1,000/s"]
+    table = _table(["return %", "Sharpe", "turnover", "params", "fit s", *speeds])
     for entry in ranking.board.entries:
         own, speed = entry.strategy, ranking.speeds[entry.label]
         table.add_row(
@@ -74,13 +68,21 @@ def _use(ranking: Ranking) -> Table:
             _plain(own["turnover_ann"], places=1),
             f"{ranking.parameters[entry.label]:,}",
             _plain(speed.training_seconds, places=1),
-            _plain(speed.latency_p50_ms),
+            *([_plain(speed.latency_p50_ms)] if wide else []),
             _plain(speed.latency_p99_ms),
             _plain(speed.forecasts_per_second, 1e-3, places=0),
         )
     held = ranking.board.buy_and_hold
-    passive = [_signed(held["total_return_pct"], places=1), _plain(held["sharpe_ratio"])]
-    table.add_row(Text("buy and hold", style="dim"), *(Text(text, style="dim") for text in passive))
+    passive = ["buy and hold", _signed(held["total_return_pct"], places=1), _plain(held["sharpe_ratio"])]
+    table.add_row(*(Text(text, style="dim") for text in passive))
+    return table
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("kind", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     return table
 
 

@@ -114,7 +114,7 @@ def mark(entry: Entry) -> str:
     """A kind's verdict in a word or three."""
     if entry.baseline:
         return "naive"
-    return "beats the naive" if entry.beats_naive else "not better than naive"
+    return "better than naive" if entry.beats_naive else "not better"
 
 
 def _signed(value: float | int | None, *, places: int = 4) -> str:
