@@ -35,7 +35,7 @@ class Ranking(Rule):
     ``gross / k`` where nothing is sold short. Of fewer symbols than 2 k the better half is held and the worse sold.
     """
 
-    Params = RankingParams
+    Params: ClassVar[type[Any]] = RankingParams
     signals = ("score", "time")
     whole: ClassVar[tuple[str, ...]] = ("k",)
 
