@@ -149,6 +149,8 @@ def leaderboard(
         own = [_accuracy(frame, scale, horizon) for frame in frames[label]]
         accuracy, strategy = _means(own), _means(money)
         low, high = _r2_interval(by_date(losses[label], dates), by_date(realised**2, dates), draws)
+        if label == baselines[0]:
+            low, high = None, None  # it is what the others are measured against
         zero = pairs[label].get(baselines[0])
         top = pairs[label].get(order[0])
         p = corrected.get(label)
