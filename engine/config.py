@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -346,6 +347,12 @@ class BrokerConfig(Section):
         return self
 
 
+    @property
+    def round_trip_bps(self) -> float:
+        """Proportional cost of an entry and its exit: twice commission and slippage, without minimum or per-share."""
+        return 2.0 * (self.commission.bps + self.slippage_bps)
+
+
 class RiskConfig(Section):
     """Limits of the risk gate; None switches a limit off.
 
@@ -370,6 +377,16 @@ class RiskConfig(Section):
         return self.model_copy(update={"max_orders_per_minute": None, "stale_seconds": None, "stale_model_days": None})
 
 
+def _with_costs(values: Any, broker: BrokerConfig) -> Any:
+    """The values of a section, or of several in it, with ``flat_bps: costs`` as a number."""
+    if isinstance(values, list | tuple):
+        return [_with_costs(value, broker) for value in values]
+    if not isinstance(values, Mapping):
+        return values
+    made = {name: _with_costs(value, broker) for name, value in values.items()}
+    return {**made, "flat_bps": broker.round_trip_bps} if made.get("flat_bps") == "costs" else made
+
+
 class RunConfig(Section):
     """A complete run file."""
 
@@ -392,6 +409,19 @@ class RunConfig(Section):
 
     # Where the run file lies; relative paths in it are relative to this folder. Not part of the file or of any hash.
     folder: Path = Field(default=Path(), exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat_is_what_costs_take(cls, values: Any) -> Any:
+        """``flat_bps: costs`` as the number that it stands for, so that it is part of what a bundle's hash is of."""
+        if not isinstance(values, Mapping):
+            return values
+        try:
+            broker = BrokerConfig.model_validate(values.get("broker") or {})
+        except ValidationError:
+            return values  # which is said in its own place
+        sections = {name: _with_costs(values[name], broker) for name in ("model", "models") if name in values}
+        return {**values, **sections}
 
     def resolve(self, path: Path) -> Path:
         """A path of the run file, absolute or relative to the run file's folder."""

@@ -63,6 +63,9 @@ class ModelSection(Section):
 class WindowModel(ModelSection):
     """A model of windows of features: [lookback, features] in, a forecast out.
 
+    ``flat_bps`` is how far a return may be from zero, in basis points, and be flat for ``head: direction``; a run file may
+    say ``costs`` for those of a round trip. Without it flat is the middle third of the training span.
+
     With ``target: excess`` it forecasts how far a symbol's log return will be above the median one of all symbols over
     the same bars; it still sees its own symbol's bars alone.
     """
@@ -71,6 +74,13 @@ class WindowModel(ModelSection):
     lookback: Count = 60
     head: HeadName = "quantile"
     target: TargetName = "return"
+    flat_bps: float | None = Field(default=None, ge=0.0)
+
+    @model_validator(mode="after")
+    def _classes_of_a_direction(self) -> WindowModel:
+        if self.flat_bps is not None and self.head != "direction":
+            raise ValueError(f"flat_bps says what is flat for head: direction, found head: {self.head}; remove one")
+        return self
 
     @model_validator(mode="after")
     def _no_errors_as_bars_arrive(self) -> WindowModel:

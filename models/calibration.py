@@ -43,8 +43,8 @@ def scores_of(lower: Floats, upper: Floats, outcomes: Floats) -> Floats:
 def conformal_margins(lower: Floats, upper: Floats, outcomes: Floats) -> Margins:
     """By how much to move the two ends outwards, so that the next outcome lies beyond each one time in ten.
 
-    It is the ceil((n + 1) 0.9)-th smallest of an end's n scores: beyond it lies one in ten at most, whatever the model is, where the outcomes
-    are exchangeable. Negative where the intervals were too wide.
+    It is the ceil((n + 1) 0.9)-th smallest of an end's n scores: beyond it lies one in ten at most, whatever the model
+    is, where the outcomes are exchangeable. Negative where the intervals were too wide.
 
     Args:
         lower, upper, outcomes: of n intervals whose outcomes are known, [n], log returns.

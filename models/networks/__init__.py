@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
-from engine.model_sections import BoostingConfig, ModelSection
+from engine.model_sections import BoostingConfig, ModelSection, WindowModel
 from models.networks.convolution import Cnn, CnnLstm, Tcn
 from models.networks.heads import HEADS, DirectionHead, Head
 from models.networks.linear import Flat
@@ -148,4 +148,10 @@ def build_network(config: ModelSection) -> Network:
 
         return BoostedNetwork(config)
     body = BODIES[config.kind](config)
-    return Network(len(config.features), body, [HEADS[config.head](body.size) for _ in config.horizons])
+    return Network(len(config.features), body, [_head(config, body.size) for _ in config.horizons])
+
+
+def _head(config: ModelSection, size: int) -> Head:
+    if config.head == "direction" and isinstance(config, WindowModel):
+        return DirectionHead(size, flat=None if config.flat_bps is None else config.flat_bps * 1e-4)
+    return HEADS[config.head](size)

@@ -122,31 +122,38 @@ class PointHead(ResidualHead):
 
 
 class DirectionHead(ResidualHead):
-    """Down, flat or up by cross entropy; the classes are the thirds of the training labels.
+    """Down, flat or up by cross entropy.
 
     The forecast is the sum over the classes of probability times the class's mean training label.
+
+    Args:
+        size: of the state.
+        flat: the largest move, in log returns, that is neither down nor up; the middle third of the training labels,
+            if None.
     """
 
     outputs = 3
     thresholds: torch.Tensor
     class_means: torch.Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, flat: float | None = None) -> None:
         super().__init__(size)
+        self._flat = flat
         self.register_buffer("thresholds", torch.zeros(2))
         self.register_buffer("class_means", torch.zeros(3))
 
     def fit(self, labels: torch.Tensor) -> None:
-        """Set the thresholds to the thirds of the labels, and each class's mean; a class without labels has mean 0."""
+        """Set the thresholds, and the mean label of each class; a class without labels has mean 0."""
         super().fit(labels)
-        self.thresholds.copy_(torch.from_numpy(np.quantile(labels.double().numpy(), [1 / 3, 2 / 3])))
+        thirds = np.quantile(labels.double().numpy(), [1 / 3, 2 / 3])
+        self.thresholds.copy_(torch.from_numpy(thirds if self._flat is None else np.array([-self._flat, self._flat])))
         classes = self._classes(labels)
         means = [labels[classes == k].double().mean() if bool((classes == k).any()) else 0.0 for k in range(3)]
         self.class_means.copy_(torch.tensor(means))
 
     def _classes(self, labels: torch.Tensor) -> torch.Tensor:
         """0 at or below the lower threshold, 2 above the upper one, 1 between them; int64 [batch]."""
-        return torch.bucketize(labels, self.thresholds)
+        return torch.bucketize(labels.contiguous(), self.thresholds)
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross entropy in nats."""
