@@ -15,12 +15,14 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from engine.errors import ConfigError
+from models.decomposition import COMPONENTS, LONGEST, PERIODS, Component, Method, shortest, weights_of
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -228,6 +230,19 @@ def _new_york(columns: Columns, *, before_end: bool) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(nearest.view("datetime64[ns]")).tz_localize("UTC").tz_convert(_ZONE)
 
 
+def _decomposed(method: Method, component: Component) -> Callable[[Columns, int], Floats]:
+    """A component of the decomposition of the window's log closes, at its last bar: a weighted sum of its returns."""
+
+    def formula(columns: Columns, window: int) -> Floats:
+        offsets = _offsets(_log_return(columns, 1), window - 1)
+        total = np.zeros_like(offsets[0])
+        for weight, returns in zip(weights_of(method, component, window).tolist(), offsets, strict=True):
+            total += weight * returns
+        return total
+
+    return formula
+
+
 @dataclass(frozen=True)
 class _Kind:
     """A family of features: its formula, usual window, and how many bars a window of that length needs."""
@@ -236,7 +251,9 @@ class _Kind:
     reads: frozenset[str]
     window: int | None = None  # None: the feature takes no window
     shortest: int = 1
+    longest: int | None = None
     extra: int = 0  # bars before the window
+    prepare: Callable[[int], object] | None = None  # what takes seconds once, before the first bar
 
 
 _KINDS: dict[str, _Kind] = {
@@ -250,6 +267,18 @@ _KINDS: dict[str, _Kind] = {
     "weekday": _Kind(_weekday, frozenset()),
     "month": _Kind(_month, frozenset()),
     "time_of_session": _Kind(_time_of_session, frozenset()),
+    **{
+        f"{method}_{component}": _Kind(
+            _decomposed(method, component),
+            frozenset({"close"}),
+            window={"stl": 60, "mstl": 84}[method],
+            shortest=shortest(method),
+            longest=LONGEST,
+            prepare=partial(weights_of, method, component),
+        )
+        for method in PERIODS
+        for component in COMPONENTS
+    },
 }
 
 
@@ -266,6 +295,10 @@ def _parse(name: str) -> Feature:
     length = window or kind.window or 1
     if length < kind.shortest:
         raise ConfigError(f"model.features: {name} needs a window of at least {kind.shortest} bars, found {length}")
+    if kind.longest is not None and length > kind.longest:
+        raise ConfigError(f"model.features: {name} takes a window of at most {kind.longest} bars, found {length}")
+    if kind.prepare is not None:
+        kind.prepare(length)
     formula = kind.formula
     return Feature(name, length + kind.extra, kind.reads, lambda columns: formula(columns, length))
 

@@ -22,7 +22,7 @@ def all_names() -> list[str]:
     """Every feature of the registry; the windowed ones with their shortest, a middle and a long window besides."""
     names = []
     for name, kind in features._KINDS.items():
-        windows = () if kind.window is None else sorted({kind.shortest, 7, 33})
+        windows = () if kind.window is None else sorted({kind.shortest, max(kind.shortest, 7), max(kind.shortest, 33)})
         names += [name, *(f"{name}_{window}" for window in windows)]
     return names
 
