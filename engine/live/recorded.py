@@ -137,7 +137,7 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
             order.filled_quantity = body["filled_quantity"]
         case "forecast":
             for symbol, values in body["lines"].items():
-                forecast, lower, upper = (math.nan if value is None else value for value in values)
+                forecast, lower, upper = (math.nan if value is None else value for value in values[:3])
                 recorded.forecasts.setdefault(symbol, {})[body["time"]] = (forecast, lower, upper)
         case "decision":
             for name in ("decide_ms", "send_ms"):

@@ -218,10 +218,10 @@ class LiveRun:
         self._strategy = self._engine.runningstrats[0]
         forecasts = [i for i in descendants(self._strategy) if hasattr(i, "forecaster")]
         # Where a strategy has several models, the run file's is the one that is shown and recorded.
-        self._forecasts = sorted(forecasts, key=lambda i: i.forecaster is not self._plan.forecaster)
+        self._forecasts = sorted(forecasts, key=lambda i: not self._is_the_run_files(i.forecaster))
         forecasters = {id(i.forecaster): i.forecaster for i in self._forecasts}
         self._check(list(forecasters.values()))
-        self._log.write("bundles", names=sorted(own.bundle.path.name for own in forecasters.values()))
+        self._log.write("bundles", names=sorted({own.bundle.path.name for own in forecasters.values()}))
         for arrived in self._source:
             if arrived.bars:
                 self._log.write("bars", time=arrived.time, decide=arrived.decide, bars=arrived.bars)
@@ -317,22 +317,42 @@ class LiveRun:
         self._tell()
 
     def _write_forecasts(self, arrived: Arrived) -> None:
+        """Write what every indicator forecast: ``lines`` are the run file's model's, if it has one, others ``beside``.
+
+        The first one of a symbol is shown, whosever it is.
+        """
         made: dict[str, list[float]] = {}
+        beside: dict[str, list[list[float]]] = {}
         features: dict[str, list[float]] = {}
+        shown: set[str] = set()
         for indicator in self._forecasts:
             symbol = indicator.data._name
-            if symbol not in arrived.bars or symbol in made:
+            if symbol not in arrived.bars:
                 continue
             values = [float(line[0]) for line in indicator.lines]
-            made[symbol] = values
+            if symbol not in made and self._is_the_run_files(indicator.forecaster):
+                made[symbol] = values
+            else:
+                beside.setdefault(symbol, []).append(values)
+            if symbol in shown:
+                continue
+            shown.add(symbol)
             if getattr(indicator, "features", None) is not None:
                 features[symbol] = indicator.features
             if not math.isnan(values[0]):
                 self._followed.take(
                     symbol, indicator.forecaster.horizon, values, time=arrived.time, close=self._closes[symbol]
                 )
-        if made:
-            self._log.write("forecast", time=arrived.time, lines=made, features=features)
+        if shown:
+            more = {"beside": beside} if beside else {}
+            self._log.write("forecast", time=arrived.time, lines=made, features=features, **more)
+
+    def _is_the_run_files(self, forecaster: Any) -> bool:
+        """Whether it forecasts with the run file's model and at its traded horizon; any does where there is none."""
+        own = self._plan.forecaster
+        if own is None or own is forecaster:
+            return True
+        return (own.bundle.path.name, own.horizon) == (forecaster.bundle.path.name, forecaster.horizon)
 
     def _close_orders(self) -> None:
         """Write how the orders ended that have ended since the last step."""

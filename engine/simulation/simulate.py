@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -166,7 +167,7 @@ def _forecasts(strategy: Any) -> tuple[RecordedForecasts, ...]:
         RecordedForecasts(
             forecaster=indicator.forecaster,
             symbol=indicator.data._name,
-            lines=np.column_stack([np.array(line.array) for line in indicator.lines]),
+            lines=np.column_stack([np.array(line.array) for line in itertools.islice(indicator.lines, 3)]),
         )
         for indicator in descendants(strategy)
         if hasattr(indicator, "forecaster")
