@@ -224,10 +224,13 @@ def _row(place: int, entry: Entry, ranking: Ranking) -> dict[str, Any]:
         "holm_p": _number(entry.holm_p, 3),
         "dm_best_p": _number(entry.dm_best_p, 3),
         "pt_p": _number(own["pt_p"], 3),
-        "mz": NOTHING if own["mz_slope"] is None else f"{_number(own['mz_slope'], 2)} ({_number(own['mz_p'], 3)})",
-        "rank_ic": NOTHING
-        if own["rank_ic"] is None
-        else f"{_number(own['rank_ic'], 3)} ({_number(own['rank_ic_t'], 1)})",
+        "mz_slope": _number(own["mz_slope"], 2),
+        "mz_p": _number(own["mz_p"], 3),
+        "mz_slope_p": _number(own["mz_slope_p"], 3),
+        "rank_ic": _number(own["rank_ic"], 3),
+        "rank_ic_t": _number(own["rank_ic_t"], 2),
+        "coverage_p": _number(own["coverage_p"], 3),
+        "interval_score": metric("mae").text(own["interval_score"]),
         "money": _money(entry.strategy, entry.strategy_spread),
         "parameters": f"{ranking.parameters[entry.label]:,}",
         "memory": f"{ranking.memory[entry.label]:,}",
