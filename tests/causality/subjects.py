@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,8 @@ def tiny_forecaster(
         torch.manual_seed(11)
         network = build_network(config.model)
         with torch.no_grad():
-            network.head().project.weight.mul_(10.0)  # strong opinions, so that strategies trade on them
+            for at in range(len(network.heads)):
+                network.head(at).project.weight.mul_(10.0)  # strong opinions, so that strategies trade on them
             change(network)
     network.eval()
     features = parse_features(config.model.features, close_only=False)
@@ -355,8 +357,19 @@ def shipped_strategies() -> list[str]:
     return found
 
 
+@cache
+def _forecaster_of_classes() -> Forecaster:
+    def lean_neither_way(network: Network) -> None:
+        for at in range(len(network.heads)):
+            network.head(at).project.bias.zero_()
+
+    return tiny_forecaster("lstm, direction, two horizons", change=lean_neither_way)
+
+
 def load(kind: str, forecaster: Forecaster | None, folder: Path = Path(), **params: float) -> LoadedStrategy:
-    """The strategy that a run file names."""
+    """The strategy that a run file names; one that trades classes has a forecaster of its own."""
+    if kind == "strategies.direction:Direction":
+        forecaster, params = _forecaster_of_classes(), {"longer": 3.0, "margin": 0.02, **params}
     config = tiny_config("lstm").model_copy(update={"folder": folder})
     section = config.strategy.model_copy(update={"kind": kind, "params": params})
     config = config.model_copy(update={"strategy": section})

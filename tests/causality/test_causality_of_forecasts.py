@@ -10,7 +10,7 @@ from harness import assert_causal, assert_same
 from subjects import MODELS, daily_bars, of_columns, of_indicator, one_symbol, tiny_forecaster
 
 from models.features import Columns
-from models.indicator import ForecastIndicator
+from models.indicator import DirectionIndicator, ForecastIndicator
 
 RUNS = {
     "lean loop": {"lean": True},
@@ -69,3 +69,23 @@ def test_the_indicator_gives_the_forecasters_own_numbers_however_it_is_run(run: 
     expected = {time: tuple(tuple(v) if isinstance(v, list) else v for v in row) for time, row in expected.items()}
     subject = of_indicator(ForecastIndicator, params={"bundle": forecaster}, **RUNS[run])
     assert_same(expected, subject(bars), check=run)
+
+
+@pytest.mark.parametrize("horizon", [2, 3])
+@pytest.mark.parametrize("run", RUNS)
+def test_classes_of_every_horizon_are_the_forecasters_own_however_they_are_read(run: str, horizon: int):
+    forecaster = tiny_forecaster("lstm, direction, two horizons")
+    classes = forecaster.at(horizon).with_classes
+    bars = daily_bars()
+    expected = {
+        time: tuple(tuple(v) if isinstance(v, list) else v for v in row)
+        for time, row in of_columns(classes.forecast)(bars).items()
+    }
+    subject = of_indicator(DirectionIndicator, params={"bundle": forecaster, "horizon": horizon}, **RUNS[run])
+    assert_same(expected, subject(bars), check=run)
+
+
+@pytest.mark.parametrize("calibration", ["conformal", "adaptive"])
+def test_classes_depend_on_their_last_bars_alone(calibration: str):
+    classes = tiny_forecaster("lstm, direction, two horizons", calibration=calibration).at(3).with_classes
+    assert_causal(of_columns(classes.forecast), daily_bars(), warmup=classes.memory, memory=classes.memory)
