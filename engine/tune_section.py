@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from engine.sections import Section, Seed
 
@@ -51,6 +51,12 @@ def _form(value: Any) -> str:
 Searched = Annotated[Annotated[RangeConfig, Tag("a range")] | Annotated[Choices, Tag("choices")], Discriminator(_form)]
 
 
+def _some(space: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not space:
+        raise ValueError("expected at least one key of the run file, found none")
+    return space
+
+
 class TuneConfig(Section):
     """A search by ``nextbar tune``, scored on validation folds; the test span is never looked at.
 
@@ -65,4 +71,4 @@ class TuneConfig(Section):
     folds: int = Field(default=3, ge=1)
     prune: bool = True
     workers: int = Field(default=1, ge=1, le=64)
-    space: Annotated[Mapping[str, Searched], Field(min_length=1)]
+    space: Annotated[Mapping[str, Searched], AfterValidator(_some)]
