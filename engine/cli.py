@@ -56,10 +56,7 @@ def train(
         terminal.print_json(report)
         return
     terminal.print_evaluation(report.evaluation)
-    kept = f"best of {report.epochs} epochs: {report.best_epoch}; {report.parameters:,} parameters"
-    if report.folds:
-        kept = f"{len(report.folds)} folds, decides from {report.folds[0].takes_over}; {report.parameters:,} parameters"
-    terminal.say(f"{'Already trained' if report.reused else 'Trained'} ({kept}).")
+    terminal.print_training(report)
     terminal.wrote(report.path, following=f"nextbar backtest {config}")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.kill import KillReport, PauseReport
     from engine.live.account_picture import Told
     from engine.report.comparison import Comparison
+    from engine.training import TrainingReport
     from engine.twin import TwinReport
 
 _SHOWN = (
@@ -284,6 +285,22 @@ def print_evaluation(evaluation: Mapping[str, float | int | None]) -> None:
     for key in ("coverage_pct", "nominal_coverage_pct"):
         table.add_row(metric(key).label, metric(key).text(evaluation.get(key)))
     _console().print(table)
+
+
+def print_training(report: TrainingReport) -> None:
+    """What was trained, in a sentence, and how an ensemble weighs its members."""
+    kept = [f"{report.parameters:,} parameters"]
+    if report.folds:
+        kept.insert(0, f"{len(report.folds)} folds, decides from {report.folds[0].takes_over}")
+    elif report.members:
+        kept.insert(0, f"{len(report.members)} members")
+    elif report.epochs:
+        kept.insert(0, f"best of {report.epochs} epochs: {report.best_epoch}")
+    say(f"{'Already trained' if report.reused else 'Trained'} ({'; '.join(kept)}).")
+    for horizon, weights in report.weights.items():
+        each = ", ".join(f"{kind} {weight:.2f}" for kind, weight in zip(report.members, weights, strict=True))
+        none = "" if any(weights) else ": no forecast helped out of fold, so the ensemble expects no change"
+        say(f"Weights at horizon {horizon}: {each}{none}.")
 
 
 def print_comparison(comparison: Comparison) -> None:

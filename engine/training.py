@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class TrainingReport:
         data_hash: content hash of all bars that were loaded.
         remarks: what cleaning found and changed in the bars that the fit could see.
         folds: of a walk-forward, each fold; its windows are those of all folds together, and it has no epochs itself.
+        members: of an ensemble, the kinds of its members. weights: horizon -> what each of them got, if that is fixed.
     """
 
     path: Path
@@ -59,6 +60,8 @@ class TrainingReport:
     data_hash: str
     remarks: tuple[str, ...]
     folds: tuple[FoldReport, ...] = ()
+    members: tuple[str, ...] = ()
+    weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def train(
@@ -177,4 +180,6 @@ def _report(
         data_hash=bars.content_hash,
         remarks=tuple(cleaning(within(bars.quality, fitted))),
         folds=folds,
+        members=() if folds else tuple(member.record.model.kind for member in bundle.members),
+        weights=bundle.record.combination or {},
     )
