@@ -15,6 +15,7 @@ from engine.data.cleaning.findings import tallied
 from engine.errors import ConfigError, DataError, NextbarError, StrategyError
 from engine.live.journal import FILE, Journal
 from engine.notices import Notifier, Silence, from_environment
+from engine.paper_models import identity, model_of, succession
 from engine.paper_past import Earlier, earlier_run
 from engine.paper_record import left_behind, read_paper, record_paper
 from engine.paper_run import OnStatus, PaperRun, Session
@@ -94,15 +95,21 @@ def paper(
         stack.callback(_say_goodbye, notifier, on_remark)
         if replay:
             earlier = None if new else earlier_run(runs, prepared, mode="replay", account=None)
+            change = None
+            if earlier is not None:
+                prepared, change = succession(prepared, *earlier, clock=0)
             stage = stack.enter_context(
                 replay_stage(prepared, pace_seconds, root=root, kept=earlier and earlier.folder)
             )
         else:
             stage = stack.enter_context(alpaca_stage(prepared, now))
             earlier = None if new else earlier_run(runs, prepared, mode=stage.mode, account=stage.account)
+            change = None
+            if earlier is not None:
+                prepared, change = succession(prepared, *earlier, clock=stage.clock if stage.real_time else 0)
         for note in stage.notes:
             on_remark(note)
-        session = Session(prepared, stage, on_status, on_remark, notifier, accept_broker)
+        session = Session(prepared, stage, on_status, on_remark, notifier, accept_broker, change)
         return _trade(session, earlier, root=root, now=now)
 
 
@@ -185,8 +192,10 @@ def _begun(session: Session, root: Path, now: datetime) -> Earlier:
         "strategy": config.strategy.kind,
         "strategy_hash": prepared.strategy.source_hash,
         "bundle": None if prepared.forecaster is None else prepared.forecaster.bundle.path.name,
+        "model": model_of(prepared.forecaster),
         "hashes": {
             "config": digest(dump(config)),
+            "run": identity(config),
             "universe": None if bars.membership is None else bars.membership.digest,
         },
         "folder": str(config.folder.resolve()),  # where the keys are found again

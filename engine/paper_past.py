@@ -10,9 +10,10 @@ from engine.errors import ConfigError, NextbarError, RiskHalt, StorageError
 from engine.live import locks
 from engine.live.journal import FILE
 from engine.live.switch import Switch
+from engine.model_sections import BundleReference
+from engine.paper_models import identity
 from engine.preparation import Prepared
 from engine.report.run import list_runs, load_manifest
-from engine.sections import digest, dump
 
 _OVER = ("completed", "halted")
 
@@ -34,9 +35,10 @@ def earlier_run(runs: Path, prepared: Prepared, *, mode: str, account: str | Non
     Raises:
         RiskHalt: the newest run was killed, and is over.
         ConfigError: its strategy or bundle is not what it was, and it is no replay, which may as well begin anew.
+            Another bundle that is named by its path takes over, see ``engine.paper_models``.
         StorageError: another process trades it.
     """
-    found = _newest(runs, digest(dump(prepared.config)), mode, account)
+    found = _newest(runs, identity(prepared.config), mode, account)
     if found is None:
         return None
     folder, manifest = found
@@ -62,13 +64,13 @@ def earlier_run(runs: Path, prepared: Prepared, *, mode: str, account: str | Non
     return found
 
 
-def _newest(runs: Path, config: str, mode: str, account: str | None) -> Earlier | None:
+def _newest(runs: Path, run: str, mode: str, account: str | None) -> Earlier | None:
     for folder in list_runs(runs):
         with suppress(NextbarError):
             manifest = load_manifest(folder)
             of_account = account is None or manifest.get("account") == account
             hashes = manifest.get("hashes")
-            of_file = isinstance(hashes, dict) and hashes.get("config") == config
+            of_file = isinstance(hashes, dict) and hashes.get("run") == run
             if manifest.get("kind") == "paper" and manifest.get("mode") == mode and of_account and of_file:
                 return Earlier(folder, manifest)
     return None
@@ -81,6 +83,6 @@ def _changed(manifest: dict[str, Any], prepared: Prepared) -> str:
     if manifest["hashes"].get("universe") != universe:
         return "its universe has changed"
     bundle = None if prepared.forecaster is None else prepared.forecaster.bundle.path.name
-    if manifest.get("bundle") != bundle:
+    if manifest.get("bundle") != bundle and not isinstance(prepared.config.model, BundleReference):
         return f"its bundle was {manifest.get('bundle')} and is {bundle}"
     return ""

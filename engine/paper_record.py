@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What the manifest says from the start.
-_KEPT = ("mode", "journal", "account", "folder", "strategy", "strategy_hash", "preparation")
+_KEPT = ("mode", "journal", "account", "folder", "strategy", "strategy_hash", "preparation", "model")
 
 
 def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
@@ -118,6 +119,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
             **{key: manifest[key] for key in _KEPT},
             "timeline": manifest.get("timeline"),
             "bundles": list(recorded.bundles),
+            "models": list(recorded.models),
             "journal_entries": recorded.counts,
             # Of the machine, not of the run: they stay out of the metrics, which repeat to the byte.
             "latency_ms": {name: _quantiles(values) for name, values in sorted(recorded.latencies_ms.items())},
@@ -127,7 +129,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
     )
     run.manifest["status"] = recorded.ended or RUNNING
     # Of the run file as it was given: in the folder, its paths are absolute.
-    run.manifest["hashes"]["config"] = manifest["hashes"]["config"]
+    run.manifest["hashes"] |= {name: manifest["hashes"][name] for name in ("config", "run")}
     return run
 
 
@@ -219,6 +221,7 @@ def _ending(recorded: Recorded, *, replayed: bool) -> list[str]:
     return [
         *([f"the run is going on, or was cut off, after {len(recorded.steps)} bars"] if not recorded.ended else []),
         *([f"the run was interrupted and went on {_counted(resumed, 'time')}"] if resumed else []),
+        *(_change(change) for change in recorded.models),
         *(f"accepted as the broker had it: {sentence}" for sentence in recorded.accepted),
         *(f"when the account was last compared with our ledger: {sentence}" for sentence in recorded.differences),
         *([f"{_counted(undecided, 'step')} came late or were caught up with, and not decided on"] if undecided else []),
@@ -226,6 +229,11 @@ def _ending(recorded: Recorded, *, replayed: bool) -> list[str]:
         *([f"{_counted(revised, 'bar')} had been decided on before they were revised"] if revised else []),
         *([left] if left else []),
     ]
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    old, new = (f"{change[which]['name']} ({change[which]['hash'][:12]})" for which in ("old", "new"))
+    return f"from {change['begins']} on the bundle {new} decided, before that {old}"
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from engine.live.status import Status
 from engine.live.switch import Switch
 from engine.live.verifier import Gap, Verifier
 from engine.notices import Notifier
+from engine.paper_models import Change
 from engine.paper_record import seen_bars
 from engine.paper_stage import Stage
 from engine.preparation import Prepared
@@ -49,6 +50,7 @@ class Session:
     on_remark: Callable[[str], None]
     notifier: Notifier
     accept_broker: bool
+    change: Change | None = None
 
 
 class PaperRun:
@@ -117,6 +119,9 @@ class PaperRun:
         live, connection = self._live, self._stage.connection
         if self.resumed:
             self._session.on_remark(f"run {live.name} goes on: it has seen {_counted(self.resumed, 'step')}")
+        if self._session.change is not None:
+            change = self._session.change
+            self._session.on_remark(f"{change.new['name']} decides from here on, in the place of {change.old['name']}")
         if self._switch.look().paused:
             self._session.on_remark(f"entries are {self._switch.look().paused}; lift that with nextbar resume")
         with _stopping(connection):
@@ -153,6 +158,9 @@ class PaperRun:
         source = stage.source(live, self._journal, self._known, clock, self._look)
         if self._goes_on:
             self._journal.write("resumed", steps=self.resumed)
+        if self._session.change is not None:
+            live.change_model(**self._session.change.entry())
+        if self._goes_on:
             yield from self._caught_up(source)
             self._desk.held = ""
             self._look()  # what a person has said meanwhile comes before what was to be sent
@@ -214,7 +222,7 @@ class PaperRun:
         limit = prepared.config.risk.stale_model_days
         if limit is None or prepared.forecaster is None or not self._stage.real_time:
             return ""
-        last_seen = prepared.forecaster.bundle.record.last_seen
+        last_seen = prepared.forecaster.bundle.seen[1]
         age = (pd.Timestamp(self._live.time or self._stage.clock, tz="UTC").date() - last_seen).days
         if age <= limit:
             return ""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import DataError, StorageError
+from engine.paper_models import forecaster_of_run
 from engine.paper_record import record_paper
-from engine.preparation import forecaster_of
 from engine.report.run import RUNNING, Metrics, Run, find_run, load_manifest, load_run
 from engine.report.tear_sheet import render_report
 from engine.run_file import load_config
@@ -53,7 +53,8 @@ def rewrite_report(reference: str, *, root: Path) -> WrittenReport:
 
 def _so_far(folder: Path, root: Path) -> Run:
     config = load_config(folder / "config.yaml")
-    run = record_paper(folder, forecaster=forecaster_of(config, root.parent))
+    forecaster = forecaster_of_run(folder, load_manifest(folder), config, root.parent)
+    run = record_paper(folder, forecaster=forecaster)
     if run is None:
         raise DataError(f"{folder}: nothing was decided yet, so there is nothing to report; wait for the first bar")
     return run

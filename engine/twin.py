@@ -17,8 +17,9 @@ from engine.live.journal import FILE, Journal
 from engine.live.recorded import Recorded
 from engine.live.retrace import Retrace
 from engine.live.run import Plan
+from engine.paper_models import forecaster_of_run
 from engine.paper_record import read_paper, recorded_bars, with_bars
-from engine.preparation import forecaster_of, simulated
+from engine.preparation import simulated
 from engine.report.hashes import fills_hash, orders_hash
 from engine.report.records import fills_frame, orders_frame
 from engine.report.run import find_run
@@ -78,7 +79,7 @@ def twin(reference: str, *, root: Path) -> TwinReport:
         raise ConfigError(f"{folder}: only paper runs have a twin, and this run has no journal; name a paper run")
     config, manifest, recorded = read_paper(folder)
     bars, start = recorded_bars(recorded, manifest, config)
-    forecaster = forecaster_of(config, root.parent)
+    forecaster = forecaster_of_run(folder, manifest, config, root.parent)
     strategy = load_strategy(config, Context.of(config, forecaster))
 
     retrace = _retraced(folder, config, recorded, bars, strategy, forecaster)
@@ -192,10 +193,9 @@ def _remarks(
     remarks = []
     if strategy.source_hash != manifest["strategy_hash"]:
         remarks.append("the strategy's source has changed since the run")
-    if forecaster is not None and manifest["bundle"] != forecaster.bundle.path.name:
-        remarks.append(
-            f"the run traded with the bundle {manifest['bundle']}, and {forecaster.bundle.path.name} is used"
-        )
+    if forecaster is not None and manifest["model"]["name"] != forecaster.turns[0].bundle.path.name:
+        used = forecaster.turns[0].bundle.path.name
+        remarks.append(f"the run traded with the bundle {manifest['model']['name']}, and {used} is used")
     if recorded.ended == "failed":
         remarks.append("the run failed: compared as far as its journal goes")
     elif not recorded.ended:

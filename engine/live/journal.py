@@ -50,8 +50,8 @@ class Journal:
         broker answered), ``deferred`` (it did not answer, and what could not be sent waits), ``ended`` (an order),
         ``decision``; and as they come ``late`` and ``revision`` (bars that came too late to be decided on, and changed
         ones), ``garbled``, ``account``, ``connection``, ``pause``, ``halt``, ``stopping`` and ``end``. A run that goes
-        on writes ``resumed``, and ``adopted`` and ``accepted`` where a person says that the broker is right; `nextbar
-        kill` writes ``kill_intent`` and ``killed``.
+        on writes ``resumed``, ``model`` where another bundle takes over, ``adopted`` and ``accepted`` where a person
+        says that the broker is right; `nextbar kill` writes ``kill_intent`` and ``killed``.
 
     Attributes:
         about: whose journal it is.

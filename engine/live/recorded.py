@@ -32,7 +32,8 @@ class Recorded:
         forecasts: symbol -> {UTC ns: (forecast, lower, upper)}.
         latencies_ms: name -> milliseconds of each step.
         differences: between the broker's account and our ledger when they were last compared, in sentences.
-        bundles: names of the bundles that the strategy forecast with.
+        bundles: names of the bundles that the strategy forecast with at the start.
+        models: the newer bundles that took over, as ``engine.paper_models.Change`` has them, in order.
         averaged: numbers of the orders whose fills were missed, and booked at the average that the broker told.
         accepted: differences that a person has said the broker is right about, in sentences. unexplained_cash: what was
             paid into the account or out of it then, account currency.
@@ -49,6 +50,7 @@ class Recorded:
     forecasts: dict[str, dict[int, tuple[float, float, float]]] = field(default_factory=dict)
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
     bundles: tuple[str, ...] = ()
+    models: tuple[Mapping[str, Any], ...] = ()
     differences: tuple[str, ...] = ()
     averaged: set[int] = field(default_factory=set)
     accepted: tuple[str, ...] = ()
@@ -145,6 +147,8 @@ def _take(entry: Entry, recorded: Recorded, orders: dict[int, Order]) -> None:
                     recorded.latencies_ms.setdefault(name, []).append(body[name])
         case "bundles":
             recorded.bundles = tuple(body["names"])
+        case "model":
+            recorded.models += (body,)
         case "account":
             recorded.differences = tuple(body["differences"])
         case "killed" | "adopted":

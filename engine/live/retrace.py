@@ -36,7 +36,7 @@ _VOLATILE = frozenset({"decide_ms", "send_ms", "received", "at"})
 _ORDER = ("features", "lines")
 # What a person or the clock on the wall does; nothing in the journal leads to it: it happens when it happened. So do
 # the halts that are marked as from outside.
-_OUTSIDE = ("pause", "killed", "adopted")
+_OUTSIDE = ("pause", "killed", "adopted", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +213,8 @@ class Retrace:
             self._live.pause(body["source"], body["reason"])
         elif entry.kind == "killed":
             self._live.take_over(closings_of(body))
+        elif entry.kind == "model":
+            self._live.change_model(**body)
         elif entry.kind == "adopted":
             self._live.adopt(trades_of(body))
         else:

@@ -221,7 +221,7 @@ class LiveRun:
         self._forecasts = sorted(forecasts, key=lambda i: not self._is_the_run_files(i.forecaster))
         forecasters = {id(i.forecaster): i.forecaster for i in self._forecasts}
         self._check(list(forecasters.values()))
-        self._log.write("bundles", names=sorted({own.bundle.path.name for own in forecasters.values()}))
+        self._log.write("bundles", names=sorted({own.turns[0].bundle.path.name for own in forecasters.values()}))
         for arrived in self._source:
             if arrived.bars:
                 self._log.write("bars", time=arrived.time, decide=arrived.decide, bars=arrived.bars)
@@ -439,6 +439,11 @@ class LiveRun:
         """Book what somebody else has traded on the account; see ``LiveVenue.adopt``."""
         self.venue.adopt(trades, decided=self._time, time=self._after_the_bar)
         self.broker.retake({trade["symbol"] for trade in trades})
+
+    def change_model(self, **change: Any) -> None:
+        """Note that another bundle decides on the bars to come; see ``engine.paper_models.Change``."""
+        self._log.write("model", **change)
+        self.events.append(f"{change['new']['name']} decides from here on, in the place of {change['old']['name']}")
 
     def _announce_halt(self, **more: Any) -> None:
         if self.halted and not self._announced:
