@@ -6,8 +6,8 @@ close that decides and until the next, as in the paper, where 5 bps are paid for
 the next open: what that earns is shown beside it, from the engine's own backtest, for a gross exposure of 1.
 
 The paper's figures, of members of the S&P 500 as they were, 1992-2015: 0.46% a day and a Sharpe ratio of 5.8 before
-costs, 0.26% a day after them, about nothing after 2010; reversal 0.23% a day before costs. Bars of those who are members
-today are survivor-biased, so that no figure here is evidence of a profit.
+costs, 0.26% a day after them, about nothing after 2010; reversal 0.23% a day before costs. Bars of those who are
+members today are survivor-biased, so that no figure here is evidence of a profit.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ NAME = "fischer krauss"
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "fischer_krauss.yaml"
 HALF_TURN_BPS = 5.0
 _SESSIONS_A_YEAR = 252
+_UNITS = ("bps", "%", "s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,10 @@ class Size:
     learned: int = 50
     epochs: int = 3
     lookback: int = 240
+
+
+QUICK = Size(periods=1, symbols=40, learned=10, epochs=1)
+TINY = Size(periods=1, symbols=6, epochs=1, lookback=5)
 
 
 def measure(size: Size) -> Iterator[Measured]:
@@ -84,14 +89,14 @@ def measure(size: Size) -> Iterator[Measured]:
             fills[name].append(_filled_at_the_open(fold, bars, kind, k, forecaster))
     ahead = closes.shift(-1) / closes - 1.0
     about = f"{len(folds)} periods, {len(bars.symbols)} symbols, k {k}, survivor-biased"
-    yield from _figures("a period to learn", {"seconds": float(np.mean(seconds))}, about)
+    yield from _figures("LSTM", {"to learn a period, s": float(np.mean(seconds))}, about)
     for name, parts in scores.items():
         days = _daily(pd.concat(parts), ahead, k)
         yield from _figures(f"{name}, at the close", _earned(days), about)
         yield from _figures(f"{name}, filled at the next open", _sharpes("net", pd.concat(fills[name])), about)
     times = pd.concat(scores["LSTM"]).index
     held = ahead.loc[times].mean(axis=1).dropna()
-    yield from _figures("equal weight", {"mean a day, gross, %": 100.0 * held.mean()} | _sharpes("gross", held), about)
+    yield from _figures("equal weight", {"mean a day, gross, bps": 1e4 * held.mean()} | _sharpes("gross", held), about)
 
 
 def _asked(size: Size) -> tuple[RunConfig, Bars]:
@@ -144,8 +149,8 @@ def _daily(scores: pd.DataFrame, ahead: pd.DataFrame, k: int) -> pd.DataFrame:
 def _earned(days: pd.DataFrame) -> Mapping[str, float]:
     net = days["gross"] - HALF_TURN_BPS * 1e-4 * days["half_turns"]
     return {
-        "mean a day, gross, %": 100.0 * float(days["gross"].mean()),
-        "mean a day, net, %": 100.0 * float(net.mean()),
+        "mean a day, gross, bps": 1e4 * float(days["gross"].mean()),
+        "mean a day, net, bps": 1e4 * float(net.mean()),
         **_sharpes("gross", days["gross"]),
         **_sharpes("net", net),
         "half-turns a day": float(days["half_turns"].mean()),
@@ -175,4 +180,6 @@ def _filled_at_the_open(fold: RunConfig, bars: Bars, kind: str, k: int, forecast
 
 def _figures(case: str, figures: Mapping[str, float], about: str) -> Iterator[Measured]:
     for name, value in figures.items():
-        yield Level(benchmark=NAME, case=f"{case}: {name} ({about})", unit="", value=value)
+        words, _, unit = name.rpartition(", ")
+        shown = (words, unit) if unit in _UNITS else (name, "")
+        yield Level(benchmark=NAME, case=f"{case}: {shown[0]} ({about})", unit=shown[1], value=value)
