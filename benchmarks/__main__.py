@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bar_loop, data, forecasting, live, training
-from benchmarks.harness import Bound, Comparison, Disagreement, Latency, LeftOut, Measured, Rate
+from benchmarks import bar_loop, data, fischer_krauss, forecasting, latency, live, signals, training
+from benchmarks.harness import Bound, Comparison, Disagreement, Latency, LeftOut, Level, Measured, Rate
 from benchmarks.machine import machine_facts
 
 
@@ -25,6 +26,9 @@ class Name(StrEnum):
     TRAINING = "training"
     LIVE = "live"
     DATA = "data"
+    LATENCY = "latency"
+    SIGNALS = "signals"
+    FISCHER_KRAUSS = "fischer_krauss"
 
 
 _FULL: dict[Name, Callable[[], Iterator[Measured]]] = {
@@ -33,6 +37,9 @@ _FULL: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.TRAINING: lambda: training.measure(training.Size()),
     Name.LIVE: lambda: live.measure(live.Size()),
     Name.DATA: lambda: data.measure(data.Size()),
+    Name.LATENCY: lambda: latency.measure(latency.Size()),
+    Name.SIGNALS: lambda: signals.measure(signals.Size()),
+    Name.FISCHER_KRAUSS: lambda: fischer_krauss.measure(fischer_krauss.Size()),
 }
 _QUICK: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.BAR_LOOP: lambda: bar_loop.measure(
@@ -44,6 +51,9 @@ _QUICK: dict[Name, Callable[[], Iterator[Measured]]] = {
     Name.TRAINING: lambda: training.measure(training.Size(windows=120, epochs=1, rounds=1)),
     Name.LIVE: lambda: live.measure(live.Size(bars=60, rounds=1, replayed=60, daily=60)),
     Name.DATA: lambda: data.measure(data.Size(symbols=5, sessions=60, rounds=1)),
+    Name.LATENCY: lambda: latency.measure(latency.Size(bars=150, rounds=1, calls=2, kinds=("gru", "mlp"))),
+    Name.SIGNALS: lambda: signals.measure(signals.Size(planted=signals.TINY, seeds=1, kinds=("mlp", "ridge"))),
+    Name.FISCHER_KRAUSS: lambda: fischer_krauss.measure(fischer_krauss.TINY),
 }
 
 
@@ -51,9 +61,11 @@ def main(
     only: Annotated[list[Name] | None, typer.Option(help="Measure this one; may be given several times.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it work, not how fast.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here, too.")] = None,
-    bars: Annotated[Path | None, typer.Option(help="For data: this Parquet file instead of a made-up one.")] = None,
+    bars: Annotated[
+        Path | None, typer.Option(help="For data and fischer_krauss: this Parquet file instead of what there is.")
+    ] = None,
 ) -> None:
-    """Measure nextbar beside its peers: the bar loop, forecasting, training, live trading, data."""
+    """Measure nextbar beside its peers: the bar loop, forecasting, training, live trading, data, kinds of models."""
     people = Console(stderr=True)
     machine = machine_facts()
     benchmarks = _QUICK if quick else _FULL
@@ -61,8 +73,7 @@ def main(
     try:
         for name in only or list(Name):
             with people.status(f"{name.value}: measuring"):
-                own = name is Name.DATA and bars is not None
-                for each in data.measure(data.Size(path=bars)) if own else benchmarks[name]():
+                for each in benchmarks[name]() if bars is None else _of(name, bars, benchmarks, quick=quick):
                     measured.append(each)
                     people.print(f"  {each.benchmark}: {each.case}", highlight=False, style="dim")
     except Disagreement as error:
@@ -72,6 +83,17 @@ def main(
     if json_file is not None:
         _write(json_file, {"machine": machine, "quick": quick, "results": [_with_kind(each) for each in measured]})
         people.print(f"written: {json_file}", highlight=False)
+
+
+def _of(
+    name: Name, bars: Path, benchmarks: dict[Name, Callable[[], Iterator[Measured]]], *, quick: bool
+) -> Iterator[Measured]:
+    """A benchmark on bars of the user's own, where it takes some."""
+    if name is Name.DATA:
+        return data.measure(data.Size(path=bars))
+    if name is Name.FISCHER_KRAUSS:
+        return fischer_krauss.measure(replace(fischer_krauss.QUICK if quick else fischer_krauss.Size(), path=bars))
+    return benchmarks[name]()
 
 
 def _table_console() -> Console:
@@ -105,13 +127,21 @@ def _show(console: Console, machine: dict[str, Any], measured: list[Measured], *
 
 def _figures(each: Measured) -> tuple[str, ...]:
     if isinstance(each, Latency):
-        return "", f"p50 {each.p50_ms:.2f} ms\np99 {each.p99_ms:.2f} ms"
+        return (
+            "",
+            f"p50 {each.p50_ms:.2f} ms\np99 {each.p99_ms:.2f} ms",
+            "",
+            "",
+            _goal(each, each.goal_ms, "ms at most"),
+        )
     if isinstance(each, Rate):
         goal = f"{each.goal:,.0f} {'[green]reached' if each.per_second >= each.goal else '[red]missed'}[/]"
         return "", f"{each.per_second:,.0f} {each.unit}/s", "", "", goal
     if isinstance(each, Bound):
         kept = "[green]kept" if each.value <= each.at_most else "[red]missed"
         return "", f"{each.value:.2f} {each.unit}", "", "", f"{each.at_most:.2f} {kept}[/]"
+    if isinstance(each, Level):
+        return "", f"{each.value:.2f} {each.unit}", "", "", _goal(each, each.at_least, "at least")
     if isinstance(each, LeftOut):
         return (f"left out: {each.reason}",)
     low, high = min(each.round_ratios), max(each.round_ratios)
@@ -125,12 +155,17 @@ def _figures(each: Measured) -> tuple[str, ...]:
     )
 
 
+def _goal(each: Latency | Level, limit: float | None, words: str) -> str:
+    return "" if limit is None else f"{limit:.2f} {words} {'[green]reached' if each.reached else '[red]missed'}[/]"
+
+
 def _with_kind(each: Measured) -> dict[str, Any]:
     kinds: dict[type, str] = {
         Comparison: "comparison",
         Latency: "latency",
         Rate: "rate",
         Bound: "bound",
+        Level: "level",
         LeftOut: "left_out",
     }
     return {"kind": kinds[type(each)], **each.as_json()}

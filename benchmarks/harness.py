@@ -116,17 +116,26 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How long one call takes, in milliseconds: the median, and what 99 of 100 calls stay below."""
+    """How long one call takes, in milliseconds: the median, and what 99 of 100 calls stay below.
+
+    ``goal_ms`` is what the latter should not be above; None where there is no goal.
+    """
 
     benchmark: str
     case: str
     calls: int
     p50_ms: float
     p99_ms: float
+    goal_ms: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is reached; None where there is none."""
+        return None if self.goal_ms is None else self.p99_ms <= self.goal_ms
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, and whether the goal is reached."""
+        return {**asdict(self), "reached": self.reached}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,26 @@ class Bound:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """A quantity that should not be below a limit; ``at_least`` is None where there is no limit."""
+
+    benchmark: str
+    case: str
+    unit: str
+    value: float
+    at_least: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the limit is reached; None where there is none."""
+        return None if self.at_least is None else self.value >= self.at_least
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, and whether the limit is reached."""
+        return {**asdict(self), "reached": self.reached}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOut:
     """A comparison that could not be made, and why."""
 
@@ -172,7 +201,7 @@ class LeftOut:
         return asdict(self)
 
 
-Measured = Comparison | Latency | Rate | Bound | LeftOut
+Measured = Comparison | Latency | Rate | Bound | Level | LeftOut
 
 
 def rounds(
@@ -204,16 +233,24 @@ def seconds_of(turns: list[Turn[Any]]) -> tuple[float, ...]:
     return tuple(turn.seconds for turn in turns)
 
 
-def latency(work: Callable[[], object], *, benchmark: str, case: str, calls: int) -> Latency:
-    """Time one call many times, after a tenth as many to warm up."""
+def latency(
+    work: Callable[[], object],
+    *,
+    benchmark: str,
+    case: str,
+    calls: int,
+    goal_ms: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency:
+    """Time one call many times, after a tenth as many to warm up; for ``clock``, see ``timed``."""
     for _ in range(max(1, calls // 10)):
         work()
     gc.collect()
     milliseconds = []
     for _ in range(calls):
-        start = time.perf_counter()
+        start = clock()
         work()
-        milliseconds.append((time.perf_counter() - start) * 1e3)
+        milliseconds.append((clock() - start) * 1e3)
     milliseconds.sort()
     return Latency(
         benchmark=benchmark,
@@ -221,4 +258,5 @@ def latency(work: Callable[[], object], *, benchmark: str, case: str, calls: int
         calls=calls,
         p50_ms=statistics.median(milliseconds),
         p99_ms=milliseconds[min(calls - 1, int(calls * 0.99))],
+        goal_ms=goal_ms,
     )

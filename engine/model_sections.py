@@ -105,12 +105,14 @@ class RnnConfig(_Recurrent):
     """The plain recurrent network (Elman 1990): its window, horizon, head and size."""
 
     kind: Literal["rnn"]
+    hidden: Count = 32
 
 
 class GruConfig(_Recurrent):
     """The gated recurrent unit: its window, horizon, head and size."""
 
     kind: Literal["gru"]
+    layers: Count = 1
 
 
 class LstmConfig(_Recurrent):

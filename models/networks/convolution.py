@@ -17,18 +17,17 @@ from models.networks.recurrent import dropout_between, stacked_multiply_adds
 
 
 class CausalConvolution(nn.Module):
-    """A convolution over time whose output at a bar depends on that bar and the ``(kernel - 1) * dilation`` before it.
+    """A convolution over time whose output at a bar depends on that bar and the ``kernel - 1`` before it.
 
     Args:
         inputs, outputs: channels.
         kernel: bars that an output is made of.
-        dilation: bars from one of these to the next.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, *, kernel: int) -> None:
         super().__init__()
-        self.reach = (kernel - 1) * dilation
-        self.convolution = nn.Conv1d(inputs, outputs, kernel, dilation=dilation)
+        self.reach = kernel - 1
+        self.convolution = nn.Conv1d(inputs, outputs, kernel)
 
     def forward(self, series: torch.Tensor) -> torch.Tensor:
         """[batch, inputs, bars] -> [batch, outputs, bars]."""
@@ -90,7 +89,8 @@ class Tcn(nn.Module):
 
     Bai, Kolter & Koltun 2018, "An empirical evaluation of generic convolutional and recurrent networks for sequence
     modeling", without weight normalisation. The dilation doubles from block to block, so that the last bar knows of
-    ``1 + 2 * (kernel - 1) * (2 ** layers - 1)`` bars.
+    ``1 + 2 * (kernel - 1) * (2 ** layers - 1)`` bars. Of what a block gives, the last bar of the next one needs every
+    second bar only: the others are left out, which makes the next block's dilation.
 
     Args:
         config: features, lookback, channels, kernel, layers (blocks) and dropout.
@@ -99,35 +99,37 @@ class Tcn(nn.Module):
     def __init__(self, config: TcnConfig) -> None:
         super().__init__()
         self.size = config.channels
-        widths = [len(config.features), *[config.channels] * config.layers]
-        self.blocks = nn.Sequential(
-            *[
-                ResidualBlock(a, b, kernel=config.kernel, dilation=2**number, dropout=config.dropout)
-                for number, (a, b) in enumerate(pairwise(widths))
-            ]
+        widths = list(pairwise([len(config.features), *[config.channels] * config.layers]))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(a, b, kernel=config.kernel, dropout=config.dropout) for a, b in widths
         )
-        self.multiply_adds = config.lookback * sum(
-            (a * b + b * b) * config.kernel + (a * b if a != b else 0) for a, b in pairwise(widths)
-        )
+        self.multiply_adds, bars = 0, config.lookback
+        for a, b in widths:
+            self.multiply_adds += bars * ((a * b + b * b) * config.kernel + (a * b if a != b else 0))
+            bars = (bars + 1) // 2
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Scaled windows [batch, lookback, features] -> [batch, channels]."""
-        series: torch.Tensor = self.blocks(windows.transpose(1, 2))  # [batch, channels, lookback]
+        series = windows.transpose(1, 2)  # [batch, channels, bars]
+        for number, block in enumerate(self.blocks):
+            if number:
+                series = series[:, :, (series.shape[2] - 1) % 2 :: 2]  # every second one, the last bar among them
+            series = block(series)
         return series[:, :, -1]
 
 
 class ResidualBlock(nn.Module):
-    """Two causal convolutions of one dilation, each with ReLU and dropout, added to what went in.
+    """Two causal convolutions, each with ReLU and dropout, added to what went in.
 
     Args:
         inputs, outputs: channels; where they differ, what went in is projected.
-        kernel, dilation, dropout: of both convolutions.
+        kernel, dropout: of both convolutions.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, dilation: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.first = CausalConvolution(inputs, outputs, kernel=kernel, dilation=dilation)
-        self.second = CausalConvolution(outputs, outputs, kernel=kernel, dilation=dilation)
+        self.first = CausalConvolution(inputs, outputs, kernel=kernel)
+        self.second = CausalConvolution(outputs, outputs, kernel=kernel)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else None
 
