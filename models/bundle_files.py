@@ -227,8 +227,10 @@ def _refuse_pickles(path: Path) -> None:
         if not file.is_file():
             continue
         with file.open("rb") as opened:
-            start = opened.read(4)
-        if file.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+            start = opened.read(9)
+        # A safetensors file starts with the length of its header, which may look like a pickle's first two bytes.
+        safe = start[4:] == b"\0\0\0\0{"
+        if file.suffix.lower() in _PICKLE_SUFFIXES or (start.startswith(_PICKLE_STARTS) and not safe):
             raise BundleError(
                 f"{file}: a pickle or an archive, which can execute code when loaded; expected safetensors only, so "
                 "the bundle is not opened; remove the file, or train again"

@@ -273,3 +273,14 @@ def test_the_bundle_holds_the_naive_figures_of_its_training_labels(tmp_path):
         labels += np.log(closes[1:] / closes[:-1]).tolist()
     assert bundle.record.train_naive_mae == pytest.approx(np.mean(np.abs(labels)), rel=1e-6)
     assert bundle.record.train_mean == pytest.approx(np.mean(labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"])
+def test_weights_whose_header_is_as_long_as_a_pickle_starts_are_no_pickle(tmp_path, start):
+    """A safetensors file starts with the length of its header: 640 is the mark of a pickle of protocol 2."""
+    path = make_bundle(tmp_path).path
+    length = int.from_bytes(start, "little")
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    (path / "more.safetensors").write_bytes(length.to_bytes(8, "little") + header + b"\0\0\0\0")
+    assert list(safetensors.torch.load((path / "more.safetensors").read_bytes())) == ["a"]
+    assert load_bundle(path).path == path
