@@ -100,7 +100,7 @@ def decide(strategy: bt.Strategy, forecast: float) -> None:
 class _Work:
     """What all contenders share: bars, a forecaster, and the windows that bare torch is given ready-made.
 
-    ``windows`` is [forecasts, lookback, features]; ``batches`` are the same, padded with zeros to 64.
+    ``windows`` is [forecasts, lookback, features]; ``batches`` are the same, padded with zeros to whole batches.
     """
 
     bars: Bars
@@ -179,7 +179,7 @@ def _bare_forward(work: _Work) -> list[torch.Tensor]:
 
 
 def _agree(work: _Work, columns: Columns) -> None:
-    """All contenders must forecast the same: to the bit in batches of 64, nearly so one by one. Warms them up, too."""
+    """All contenders must forecast the same: to the bit in the same batches, nearly so one by one. Warms them up, too."""
     ours = work.forecaster.forecast(columns)[work.forecaster.memory - 1 :]
     line = np.array(_backtest(work, ForecastRule, forecaster=work.forecaster).forecast.forecast.array)
     with torch.inference_mode():

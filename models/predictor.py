@@ -14,7 +14,7 @@ from models.windows import Singles, windows_of
 
 # Matrix products round differently at different batch sizes. One fixed size, padded with zeros, rounds one way. It is a
 # size at which a single forecast is quick, since a live one pays for the whole batch.
-BATCH = 16
+BATCH = 8
 
 Row = tuple[float, ...]
 
@@ -45,7 +45,7 @@ class Predictor(ABC):
 
 
 class Windowed(Predictor):
-    """A network over windows of features, always in batches of exactly 16 windows, the missing ones zero.
+    """A network over windows of features, always in batches of exactly 8 windows, the missing ones zero.
 
     So a bar's forecast does not depend on how many others were asked for: backtest and live agree to the bit on one
     machine and thread count.
@@ -103,7 +103,7 @@ class Windowed(Predictor):
         return [(tuple(row), own[-1].tolist()) for row, own in zip(forecasts, values, strict=True)]
 
     def _forecast_batch(self, windows: Singles) -> torch.Tensor:
-        """Forecasts [n, width] of n <= 16 windows [n, lookback * features]."""
+        """Forecasts [n, width] of n <= 8 windows [n, lookback * features]."""
         count = len(windows)
         padded = self._padded.numpy().reshape(BATCH, -1)
         padded[:count] = windows
