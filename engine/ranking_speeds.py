@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from engine.data.bars import Bars
 from engine.ranking_jobs import Outcome, one_thread
@@ -20,8 +19,9 @@ _CALLS, _WARMING = 300, 30
 
 def speeds_of(outcomes: Sequence[Outcome], bars: Bars) -> dict[str, Speed]:
     """Each kind's durations, measured with its model of the last fold, one after the other, on one thread."""
-    longest = max(bars.frames.values(), key=len)
+    longest = Columns.of(max(bars.frames.values(), key=len))
     speeds = {}
+    gc.collect()
     with one_thread():
         for label in dict.fromkeys(outcome.job.label for outcome in outcomes):
             own = [outcome for outcome in outcomes if outcome.job.label == label]
@@ -37,13 +37,12 @@ def speeds_of(outcomes: Sequence[Outcome], bars: Bars) -> dict[str, Speed]:
     return speeds
 
 
-def _single_calls(forecaster: Forecaster, frame: pd.DataFrame) -> list[float]:
+def _single_calls(forecaster: Forecaster, columns: Columns) -> list[float]:
     """Seconds of forecasts at the ends of successive windows."""
     memory = forecaster.memory
-    stops = [memory + i % (len(frame) - memory + 1) for i in range(_CALLS + _WARMING)]
-    windows = [Columns.of(frame.iloc[stop - memory : stop]) for stop in stops]
+    stops = [memory + i % (len(columns) - memory + 1) for i in range(_CALLS + _WARMING)]
+    windows = [columns[stop - memory : stop] for stop in stops]
     calls = []
-    gc.collect()
     gc.disable()  # as in a bar loop
     try:
         for window in windows:
@@ -55,11 +54,11 @@ def _single_calls(forecaster: Forecaster, frame: pd.DataFrame) -> list[float]:
     return calls[_WARMING:]
 
 
-def _throughput(forecaster: Forecaster, frame: pd.DataFrame) -> float:
+def _throughput(forecaster: Forecaster, columns: Columns) -> float:
     """Forecasts a second over the whole series, the best of three."""
-    columns, took = Columns.of(frame), []
+    took = []
     for _ in range(3):
         start = time.perf_counter()
         forecaster.forecast(columns)
         took.append(time.perf_counter() - start)
-    return (len(frame) - forecaster.memory + 1) / min(took)
+    return (len(columns) - forecaster.memory + 1) / min(took)

@@ -1,0 +1,60 @@
+"""The models section of a run file: what is shared, labels, members by label, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from engine.config import ModelsConfig
+from engine.sections import dump
+
+SHARED = {"features": ["log_return", "range"], "lookback": 20, "head": "quantile", "horizon": 5}
+
+
+def section(kinds: dict[str, Any], **more: Any) -> ModelsConfig:
+    return ModelsConfig.model_validate({"kinds": kinds, **more})
+
+
+def test_what_is_shared_holds_where_the_kind_has_it_and_does_not_say_otherwise() -> None:
+    kinds = section(
+        {"lstm": {"lookback": 60}, "ridge": None, "ar": {}, "wide": {"kind": "lstm", "hidden": 128}}, shared=SHARED
+    ).kinds
+    assert (kinds["lstm"].lookback, kinds["lstm"].head, kinds["lstm"].horizon) == (60, "quantile", 5)
+    assert kinds["wide"].lookback == 20
+    assert (kinds["ridge"].head, kinds["ridge"].lookback) == ("point", 20)  # it has no other head
+    assert (kinds["ar"].lookback, kinds["ar"].horizon) == (5, 5)  # its lookback is none of windows of features
+
+
+def test_members_by_label_are_the_kinds_themselves() -> None:
+    kinds = section(
+        {
+            "ridge": {"alpha": 2.0},
+            "small": {"kind": "lstm", "hidden": 4},
+            "both": {"kind": "ensemble", "members": ["ridge", "small"]},
+        },
+        shared=SHARED,
+    ).kinds
+    assert kinds["both"].members == (kinds["ridge"], kinds["small"])
+
+
+def test_a_resolved_section_is_read_back_as_it_was() -> None:
+    whole = section({"lstm": None, "both": {"kind": "ensemble", "members": ["lstm", {"kind": "ar"}]}}, shared=SHARED)
+    assert ModelsConfig.model_validate(dump(whole)) == whole
+
+
+@pytest.mark.parametrize(
+    ("kinds", "more", "words"),
+    [
+        ({}, {}, "at least 1 item"),
+        ({"lstm": None}, {"shared": {"lokback": 3}}, "shared: expected keys that a kind of model has, found lokback"),
+        ({"ar": None, "arima": {"horizon": 5}}, {}, "all kinds have the same horizon, found 1 of ar and 5 of arima"),
+        ({"x": {"kind": "ensemble", "members": ["ar", "ets"]}}, {}, "found the label ar, which is of none"),
+        ({"ar": None}, {"seeds": [1, 1]}, "expected each once, found 1 more than once"),
+        ({"x": {"kind": "lstn"}}, {}, "expected a kind of model"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(kinds: dict[str, Any], more: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        section(kinds, **more)
