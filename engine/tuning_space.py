@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.config import RunConfig
 from engine.errors import ConfigError
-from engine.model_sections import MODEL_KINDS, BundleReference
+from engine.model_sections import MODEL_KINDS, BundleReference, EnsembleConfig
 from engine.run_file import explained
 from engine.tune_section import RangeConfig, TuneConfig
 
@@ -26,6 +26,7 @@ Distributions = Mapping[str, "optuna.distributions.BaseDistribution"]
 _FORECAST, _TRADING = ("model", "training"), ("strategy", "risk")
 # What makes errors larger or smaller by itself.
 _SCALES = ("model.horizon", "model.target")
+_OF_GRADIENTS = tuple(f"training.{key}" for key in ("epochs", "patience", "batch", "learning_rate"))
 _FOREIGN = {
     "training.seed": "the best of several seeds is luck; search something else, and train with several seeds after it",
     "training.walk_forward": "the search trains on folds of its own",
@@ -89,11 +90,12 @@ class Space:
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
         """A choice of each key that the chosen kind of model has, by the trial's sampler."""
         chosen: dict[str, Value] = {}
-        for path, distribution in self.distributions().items():
-            if not self._applies(path, chosen):
-                continue
-            drawn = trial._suggest(path, distribution)
-            chosen[path] = json.loads(drawn) if isinstance(drawn, str) else drawn
+        for path, values in self.searched.items():
+            if path in _OF_GRADIENTS:
+                if self._learns_by_gradients(chosen):
+                    chosen[path] = _drawn(trial, path, values)
+            elif self._applies(path, chosen):
+                chosen[path] = _drawn(trial, path, values)
         return chosen
 
     def distributions(self) -> Distributions:
@@ -103,7 +105,7 @@ class Space:
         found: dict[str, of.BaseDistribution] = {}
         for path, values in self.searched.items():
             if not isinstance(values, RangeConfig):
-                found[path] = of.CategoricalDistribution([json.dumps(value, sort_keys=True) for value in values])
+                found[path] = of.CategoricalDistribution(_texts(values))
             elif values.whole:
                 step = 1 if values.step is None else int(values.step)
                 found[path] = of.IntDistribution(int(values.low), int(values.high), log=values.log, step=step)
@@ -143,6 +145,19 @@ class Space:
         kind = chosen.get("model.kind") or chosen.get("model", {}).get("kind") or getattr(self.config.model, "kind", "")
         return key in MODEL_KINDS[kind].model_fields
 
+    def _learns_by_gradients(self, chosen: Parameters) -> bool:
+        """Whether the chosen model has epochs, batches and a learning rate."""
+        from models.fitting import by_gradients
+
+        try:
+            model = self.applied(chosen).model
+        except ConfigError:  # the trial will say so
+            return True
+        members = model.members if isinstance(model, EnsembleConfig) else (model,)
+        return any(
+            not isinstance(each, BundleReference) and each is not None and by_gradients(each) for each in members
+        )
+
     def _kinds_beside(self, path: str) -> Iterator[dict[str, Value]]:
         """Choices of the kind of model under which a key may be one: as the run file is, and those that are tried."""
         if not path.startswith("model.") or path == "model.kind":
@@ -155,6 +170,19 @@ class Space:
         searched = self.searched.keys() & {"model", "model.kind"}
         if not searched:
             yield {}
+
+
+def _drawn(trial: optuna.Trial, path: str, values: RangeConfig | tuple[Value, ...]) -> Value:
+    if not isinstance(values, RangeConfig):
+        return json.loads(trial.suggest_categorical(path, _texts(values)))
+    if values.whole:
+        step = 1 if values.step is None else int(values.step)
+        return trial.suggest_int(path, int(values.low), int(values.high), log=values.log, step=step)
+    return trial.suggest_float(path, float(values.low), float(values.high), log=values.log, step=values.step)
+
+
+def _texts(values: tuple[Value, ...]) -> list[str]:
+    return [json.dumps(value, sort_keys=True) for value in values]
 
 
 def _order(path: str) -> tuple[int, str]:

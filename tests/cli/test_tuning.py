@@ -126,7 +126,12 @@ def test_every_metric_of_forecasts_can_be_searched_by(prices: Project, metric: s
 
 
 def test_the_kind_of_model_may_be_searched_with_keys_that_only_some_have(prices: Project) -> None:
-    space = {"model.kind": ["ridge", "elastic_net", "mean"], "model.l1_ratio": [0.2, 0.8], "model.alpha": [0.01, 10.0]}
+    space = {
+        "model.kind": ["ridge", "elastic_net", "mean"],
+        "model.l1_ratio": [0.2, 0.8],
+        "model.alpha": [0.01, 10.0],
+        "training.learning_rate": [0.1, 0.01],  # none of these kinds has one
+    }
     report = tune(load_config(write(prices, tune={"space": space, "trials": 9})), root=prices.folder)
     kinds = {trial.parameters["model.kind"]: set(trial.parameters) for trial in report.trials}
     assert kinds["mean"] == {"model.kind"}
