@@ -296,11 +296,22 @@ def print_training(report: TrainingReport) -> None:
         kept.insert(0, f"{len(report.members)} members")
     elif report.epochs:
         kept.insert(0, f"best of {report.epochs} epochs: {report.best_epoch}")
+    for ahead, figures in report.more_evaluations.items():
+        _say_horizon(ahead, figures)
     say(f"{'Already trained' if report.reused else 'Trained'} ({'; '.join(kept)}).")
     for horizon, weights in report.weights.items():
         each = ", ".join(f"{kind} {weight:.2f}" for kind, weight in zip(report.members, weights, strict=True))
         none = "" if any(weights) else ": no forecast helped out of fold, so the ensemble expects no change"
         say(f"Weights at horizon {horizon}: {each}{none}.")
+
+
+def _say_horizon(ahead: str, evaluation: Mapping[str, float | None]) -> None:
+    """The main figures of a horizon that is not traded."""
+    from engine.report.catalogue import metric
+
+    keys = {"hit_rate_pct": "hit rate", "r2_out_of_sample": "R\u00b2", "mase": "MASE", "coverage_pct": "coverage"}
+    figures = ", ".join(f"{name} {metric(key).text(evaluation.get(key))}" for key, name in keys.items())
+    say(f"Beside it, {ahead} bar{'' if ahead == '1' else 's'} ahead: {figures}.")
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.config import RunConfig, SpanName
 from engine.data.bars import Bars
 from engine.data.cleaning.findings import within
@@ -35,6 +37,7 @@ class TrainingReport:
         hash: of the request, see ``models.bundle.bundle_hash``.
         evaluation: figures on the test span as the bars are now, beside the naive forecasts'; see
             ``models.evaluation.score``.
+        more_evaluations: the same of each horizon that is not traded; none of a walk-forward.
         epochs: epochs run. best_epoch: the one whose weights were kept.
         reused: a bundle of the same request and bars was there already, and nothing was trained.
         parameters: of the network.
@@ -50,6 +53,7 @@ class TrainingReport:
     path: Path
     hash: str
     evaluation: Mapping[str, float | None]
+    more_evaluations: Mapping[str, Mapping[str, float | None]]
     epochs: int
     best_epoch: int
     reused: bool
@@ -94,6 +98,7 @@ def train(
     model = own_model(config)
     bars = load_bars(config.data, config.folder, root=root, within=config.spans.extent)
     found = None if force else _find_trained(config, bars, root=root)
+    more: dict[str, Mapping[str, float | None]] = {}
     if config.training.walk_forward:
         path = new_path(config, root / "bundles")
         walked = (
@@ -112,11 +117,12 @@ def train(
         decisions, folds = decisions_of(config, model, bars), ()
         bundle = found or fit_bundle(config, bars, root=root / "bundles", progress=progress)
         evaluation = _evaluate(bundle, bars, config)
+        more = {str(horizon): _evaluate_other(bundle, bars, config, horizon) for horizon in model.horizons[1:]}
         if found is None:
-            bundle = write_bundle(evaluated(bundle, evaluation))
+            bundle = write_bundle(evaluated(bundle, evaluation, more=more))
         windows = window_counts(decisions, bars, memory=bundle.record.memory)
     append_trial(root / "runs", _trial(config, bundle, evaluation, bars, now))
-    return _report(bundle, evaluation, reused=found is not None, windows=windows, bars=bars, folds=folds)
+    return _report(bundle, evaluation, more, reused=found is not None, windows=windows, bars=bars, folds=folds)
 
 
 def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None:
@@ -133,6 +139,16 @@ def _find_trained(config: RunConfig, bars: Bars, *, root: Path) -> Bundle | None
 def _evaluate(bundle: Bundle, bars: Bars, config: RunConfig) -> Mapping[str, float | None]:
     frame = forecast_frame(bars, Forecaster(bundle), config.spans.test)
     return score_frame(frame, train_mean=bundle.record.train_mean, train_naive_mae=bundle.record.train_naive_mae)
+
+
+def _evaluate_other(bundle: Bundle, bars: Bars, config: RunConfig, horizon: int) -> Mapping[str, float | None]:
+    """The figures of a horizon that is not traded, beside naive forecasts of that horizon."""
+    forecaster = Forecaster(bundle, horizon=horizon)
+    # What came in the training span is asked for, and no forecast of it.
+    unasked = {symbol: np.zeros((len(frame), 3)) for symbol, frame in bars.frames.items()}
+    labels = forecast_frame(bars, forecaster, config.spans.get("train"), known=unasked)["realised"].dropna()
+    frame = forecast_frame(bars, forecaster, config.spans.test)
+    return score_frame(frame, train_mean=float(labels.mean()), train_naive_mae=float(labels.abs().mean()))
 
 
 def _trial(
@@ -158,6 +174,7 @@ def _trial(
 def _report(
     bundle: Bundle,
     evaluation: Mapping[str, float | None],
+    more: Mapping[str, Mapping[str, float | None]],
     *,
     reused: bool,
     windows: Mapping[SpanName, int],
@@ -170,6 +187,7 @@ def _report(
         path=bundle.path,
         hash=bundle.record.hash,
         evaluation=evaluation,
+        more_evaluations=more,
         epochs=len(bundle.curve),
         best_epoch=best_epoch(bundle.curve),
         reused=reused,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from engine.config import RunConfig, Spans
 from engine.data.bars import Bars
@@ -50,6 +51,7 @@ class BundleRecord(Section):
         training_bars: symbol -> the bars that the fit could see.
         train_mean: mean label of the training span. train_naive_mae: its mean absolute label.
         evaluation: figures on the test span, see ``models.evaluation.score``.
+        more_evaluations: the same of each horizon that is not traded, horizon -> figures.
         versions: of python, torch, numpy and nextbar.
         files: file name -> SHA-256.
     """
@@ -70,6 +72,7 @@ class BundleRecord(Section):
     train_mean: float
     train_naive_mae: float
     evaluation: Mapping[str, float | None]
+    more_evaluations: Mapping[str, Mapping[str, float | None]] = Field(default_factory=dict)
     versions: Mapping[str, str]
     files: Mapping[str, str]
 
@@ -251,9 +254,18 @@ def versions() -> dict[str, str]:
     }
 
 
-def evaluated(bundle: Bundle, evaluation: Mapping[str, float | None]) -> Bundle:
-    """The bundle with its figures on the test span."""
-    return replace(bundle, record=bundle.record.model_copy(update={"evaluation": dict(evaluation)}))
+def evaluated(
+    bundle: Bundle,
+    evaluation: Mapping[str, float | None],
+    *,
+    more: Mapping[str, Mapping[str, float | None]] | None = None,
+) -> Bundle:
+    """The bundle with its figures on the test span, and with ``more`` of its other horizons."""
+    figures = {
+        "evaluation": dict(evaluation),
+        "more_evaluations": {name: dict(own) for name, own in (more or {}).items()},
+    }
+    return replace(bundle, record=bundle.record.model_copy(update=figures))
 
 
 def check_fit(bundle: Bundle, config: RunConfig, bars: Bars) -> tuple[str, ...]:
