@@ -131,6 +131,16 @@ SCORES: tuple[Metric, ...] = (
     _metric("hit_rate_pct", "Hit rate", "pct", "higher"),
     _metric("coverage_pct", "Coverage of the interval", "pct"),
     _metric("nominal_coverage_pct", "Coverage it should have", "pct"),
+    _metric("coverage_p", "p of that coverage", "probability"),
+    _metric("crps", "CRPS of three quantiles, bps", "log_return", "lower"),
+    _metric("dm_zero_p", "p of being better than zero (Diebold, Mariano)", "probability", "lower"),
+    _metric("pt_p", "p of its signs (Pesaran, Timmermann)", "probability", "lower"),
+    _metric("mz_intercept", "Outcome on forecast, intercept, bps", "log_return"),
+    _metric("mz_slope", "Outcome on forecast, slope", "ratio"),
+    _metric("mz_p", "p of intercept 0 and slope 1 (Mincer, Zarnowitz)", "probability"),
+    _metric("ic", "Correlation over symbols (IC)", "score", "higher"),
+    _metric("rank_ic", "Rank correlation over symbols (RankIC)", "score", "higher"),
+    _metric("rank_ic_t", "RankIC, t", "ratio"),
     _metric("n", "Forecasts scored", "count"),
 )
 BASELINES: dict[str, str] = {

@@ -70,14 +70,29 @@ def record_run(
         fills_frame(simulation.ledger.fills),
         trades_frame(simulation.trades, bars),
     )
-    forecasts, forecast_figures = pd.DataFrame(), None
+    forecasts, forecast_figures, suspicious = pd.DataFrame(), None, list[str]()
     if forecaster is not None:
-        from models.evaluation import forecast_frame, score_frame
+        from models.evaluation import alarms, forecast_frame, judge, score_frame
 
         record = forecaster.bundle.record
         known = {own.symbol: own.lines for own in simulation.forecasts if own.forecaster is forecaster}
         forecasts = forecast_frame(bars, forecaster, period, known=known).assign(in_sample=in_sample)
-        forecast_figures = score_frame(forecasts, train_mean=record.train_mean, train_naive_mae=record.train_naive_mae)
+        forecast_figures = {
+            **score_frame(forecasts, train_mean=record.train_mean, train_naive_mae=record.train_naive_mae),
+            **judge(forecasts, horizon=forecaster.horizon),
+        }
+    metrics = run_metrics(
+        equity=equity,
+        orders=orders,
+        fills=fills,
+        trades=trades,
+        timeframe=bars.timeframe,
+        borrow_and_margin_paid=simulation.ledger.interest_paid,
+        forecast=forecast_figures,
+    )
+    if forecaster is not None and not in_sample:
+        shown = {**metrics["forecast"], "sharpe_ratio": metrics["strategy"].get("sharpe_ratio")}
+        suspicious = [f"the forecast is suspicious: {alarm}" for alarm in alarms(shown, horizon=forecaster.horizon)]
     missing = survivorship_of(bars, period, named=config.data.symbols != (ALL,))
     return Run(
         manifest={
@@ -97,7 +112,7 @@ def record_run(
             },
             "bundle": None if forecaster is None else forecaster.bundle.path.name,
             "bundles": sorted({own.forecaster.bundle.path.name for own in simulation.forecasts}),
-            "remarks": list(remarks),
+            "remarks": [*remarks, *suspicious],
             "strategy": config.strategy.kind,
             "seed": config.training.seed if forecaster is not None else None,
             "threads": _threads(forecaster),
@@ -120,15 +135,7 @@ def record_run(
             **(more or {}),
         },
         config=portable(config),
-        metrics=run_metrics(
-            equity=equity,
-            orders=orders,
-            fills=fills,
-            trades=trades,
-            timeframe=bars.timeframe,
-            borrow_and_margin_paid=simulation.ledger.interest_paid,
-            forecast=forecast_figures,
-        ),
+        metrics=metrics,
         equity=equity,
         orders=orders,
         fills=fills,

@@ -64,8 +64,16 @@ def _forecast(scores: Figures) -> list[str]:
     if own < zero:
         margin = (1.0 - own / zero) * 100
         sentence = f"The forecast's error is {margin:.2f} % below the zero forecast's ({figures})"
-        return [f"{sentence}, which alone is no proof of skill."]
+        return [f"{sentence}, {_chance(scores.get('dm_zero_p'))}."]
     return [f"The forecast's error is not below the zero forecast's ({figures})."]
+
+
+def _chance(p: float | int | None) -> str:
+    """What the test against the zero forecast makes of a smaller error."""
+    if p is None:
+        return "which alone is no proof of skill"
+    test = f"Diebold and Mariano on squared errors, p {p:.3f}"
+    return f"which chance explains ({test})" if p >= 0.05 else f"more than chance explains in a single try ({test})"
 
 
 def _percent(value: float) -> str:
