@@ -49,7 +49,7 @@ def test_the_replay_is_the_backtest(file: Path, tmp_path: Path) -> None:
     config = cut(file)
     assert not train(config, root=tmp_path, now=NOW).reused
     tested = backtest(config, root=tmp_path, now=NOW)
-    pair = Pair(backtest=tested, paper=paper(config, root=tmp_path, now=NOW, replay=True))
+    pair = Pair(backtest=tested, paper=paper(config, root=tmp_path, now=NOW, replay=True)).agree()
     assert len(pair.orders) > 1
     assert len(pair.fills) > 1
     assert twin(str(pair.paper.run), root=tmp_path / "runs").verdict == "identical"
