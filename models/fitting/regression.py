@@ -184,5 +184,7 @@ def _elastic_net(model: ElasticNetConfig, inputs: _Inputs, target: Floats) -> li
     with warnings.catch_warnings():
         # Coefficients that still move a little after so many sweeps are as good as any for a forecast.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        _, paths, _ = enet_path(matrix, labels, l1_ratio=model.l1_ratio, alphas=alphas, max_iter=_MOST_SWEEPS, tol=1e-6)
+        _, paths, _ = enet_path(
+            matrix, labels, l1_ratio=model.l1_ratio, alphas=alphas, precompute=True, max_iter=_MOST_SWEEPS
+        )
     return [np.ascontiguousarray(paths[:, column]) for column in range(paths.shape[1])]
