@@ -124,7 +124,7 @@ def test_each_bar_is_forecast_by_the_model_that_took_over_last(unbroken, tmp_pat
     assert not np.isnan(made[-1]).any()
 
 
-@pytest.mark.parametrize("kept", [5, 9])
+@pytest.mark.parametrize("kept", [5, pytest.param(9, marks=pytest.mark.soak)])
 def test_a_training_killed_anywhere_goes_on_and_ends_with_the_same_bytes(unbroken, tmp_path, kept):
     assert len(unbroken.folds) == 9  # so that the tenth folder is the one of all
     config_in(tmp_path)
