@@ -43,6 +43,16 @@ def test_the_latest_forecast_is_the_last_of_the_series(name: str):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_an_interval_holds_its_forecast(name: str):
+    forecaster = tiny_forecaster(name)
+    rows = np.concatenate([forecaster.forecast(Columns.of(frame)) for frame in daily_bars().frames.values()])
+    rows = rows[~np.isnan(rows[:, 0])]
+    assert len(rows)
+    assert (rows[:, 1] <= rows[:, 0]).all()
+    assert (rows[:, 0] <= rows[:, 2]).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_prices_times_a_power_of_two_change_no_forecast(name: str):
     subject = of_columns(tiny_forecaster(name).forecast)
     bars = daily_bars()
