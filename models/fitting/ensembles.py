@@ -163,6 +163,9 @@ def out_of_fold(
     Raises:
         ConfigError: the training span is too short.
     """
+    # Weights are found from forecasts alone: no interval needs outcomes to be calibrated on.
+    plain = tuple(member.model_copy(update={"calibration": "none"}) for member in model.members)
+    model = model.model_copy(update={"members": plain})
     span = config.spans.get("train")
     seen = bars.between(None, session_bounds(span)[1])
     sessions = sessions_between({s: pd.DatetimeIndex(frame.index) for s, frame in seen.frames.items()}, span)

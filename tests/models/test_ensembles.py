@@ -250,6 +250,16 @@ def test_stacked_weights_see_the_training_span_alone(tmp_path: Path) -> None:
     assert earlier.record.combination != fitted.record.combination
 
 
+def test_calibrated_members_are_stacked_by_their_forecasts_alone(tmp_path: Path) -> None:
+    """An eighth of the training span holds too few outcomes for an interval, and none is asked for."""
+    config, bars = ensemble("stacked"), make_bars()
+    plain = fit_bundle(config, bars, root=tmp_path)
+    members = [{**member, "calibration": "conformal"} for member in MEMBERS]
+    calibrated = fit_bundle(ensemble("stacked", members=members, calibration="conformal"), bars, root=tmp_path)
+    assert calibrated.record.combination == plain.record.combination
+    assert all(member.record.calibration for member in (calibrated, *calibrated.members))
+
+
 def test_a_training_span_too_short_for_folds_says_what_to_do(tmp_path: Path) -> None:
     config = ensemble("stacked")
     spans = config.spans.model_copy(update={"train": (config.spans.get("validate")[0].replace(month=4),) * 2})
