@@ -193,9 +193,9 @@ def _begun(session: Session, root: Path, now: datetime) -> Earlier:
         "strategy_hash": prepared.strategy.source_hash,
         "bundle": None if prepared.forecaster is None else prepared.forecaster.bundle.path.name,
         "model": model_of(prepared.forecaster),
+        "identity": identity(config),
         "hashes": {
             "config": digest(dump(config)),
-            "run": identity(config),
             "universe": None if bars.membership is None else bars.membership.digest,
         },
         "folder": str(config.folder.resolve()),  # where the keys are found again

@@ -69,8 +69,7 @@ def _newest(runs: Path, run: str, mode: str, account: str | None) -> Earlier | N
         with suppress(NextbarError):
             manifest = load_manifest(folder)
             of_account = account is None or manifest.get("account") == account
-            hashes = manifest.get("hashes")
-            of_file = isinstance(hashes, dict) and hashes.get("run") == run
+            of_file = manifest.get("identity") == run
             if manifest.get("kind") == "paper" and manifest.get("mode") == mode and of_account and of_file:
                 return Earlier(folder, manifest)
     return None

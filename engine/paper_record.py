@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What the manifest says from the start.
-_KEPT = ("mode", "journal", "account", "folder", "strategy", "strategy_hash", "preparation", "model")
+_KEPT = ("mode", "journal", "account", "folder", "strategy", "strategy_hash", "preparation", "model", "identity")
 
 
 def read_paper(folder: Path) -> tuple[RunConfig, dict[str, Any], Recorded]:
@@ -129,7 +129,7 @@ def record_paper(folder: Path, *, forecaster: Forecaster | None) -> Run | None:
     )
     run.manifest["status"] = recorded.ended or RUNNING
     # Of the run file as it was given: in the folder, its paths are absolute.
-    run.manifest["hashes"] |= {name: manifest["hashes"][name] for name in ("config", "run")}
+    run.manifest["hashes"]["config"] = manifest["hashes"]["config"]
     return run
 
 
