@@ -346,7 +346,6 @@ class BrokerConfig(Section):
             raise ValueError("a cash account cannot sell short; use account: margin, or short: false")
         return self
 
-
     @property
     def round_trip_bps(self) -> float:
         """Proportional cost of an entry and its exit: twice commission and slippage, without minimum or per-share."""

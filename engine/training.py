@@ -25,6 +25,7 @@ from models.curve import best_epoch
 from models.evaluation import forecast_frame, score_frame
 from models.fitting.bundles import SPANS, decisions_of, fit_bundle, window_counts
 from models.forecaster import Forecaster
+from models.memory import forecast_memory
 from models.training_bars import seen_bars
 
 
@@ -120,7 +121,7 @@ def train(
         more = {str(horizon): _evaluate_other(bundle, bars, config, horizon) for horizon in model.horizons[1:]}
         if found is None:
             bundle = write_bundle(evaluated(bundle, evaluation, more=more))
-        windows = window_counts(decisions, bars, memory=bundle.record.memory)
+        windows = window_counts(decisions, bars, memory=forecast_memory(model, close_only=bars.close_only))
     append_trial(root / "runs", _trial(config, bundle, evaluation, bars, now))
     return _report(bundle, evaluation, more, reused=found is not None, windows=windows, bars=bars, folds=folds)
 
