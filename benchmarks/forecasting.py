@@ -179,7 +179,7 @@ def _bare_forward(work: _Work) -> list[torch.Tensor]:
 
 
 def _agree(work: _Work, columns: Columns) -> None:
-    """All contenders must forecast the same: to the bit in the same batches, nearly so one by one. Warms them up, too."""
+    """All contenders must forecast the same: to the bit in the same batches, nearly so one by one. Also warms up."""
     ours = work.forecaster.forecast(columns)[work.forecaster.memory - 1 :]
     line = np.array(_backtest(work, ForecastRule, forecaster=work.forecaster).forecast.forecast.array)
     with torch.inference_mode():
