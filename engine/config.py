@@ -219,7 +219,7 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How the network is fitted. ``embargo`` is in bars, added after each cut.
+    """How the network is fitted. ``embargo`` is in bars, left out before each cut.
 
     ``walk_forward`` trains a model for each of the run file's folds, which take over from one another; with
     ``warm_start`` each goes on from the weights of the one before it.

@@ -10,9 +10,10 @@ import pandas as pd
 from engine.config import RunConfig, Spans
 from engine.data.bars import Bars
 from engine.data.cuts import session_bounds
-from engine.data.folds import Span, folds_of, sessions_between
+from engine.data.folds import Span, folds_of, sessions_between, training_of_fold
 from engine.data.sources import load_bars
 from engine.errors import ConfigError
+from engine.model_sections import BundleReference
 from engine.tune_section import TuneConfig
 
 # Of the training sessions of a fold at most so many choose when to stop, so that what is scored chooses nothing.
@@ -95,6 +96,8 @@ def _spans(sessions: tuple[date, ...], train: Span, validate: Span) -> Spans:
 
 
 def in_fold(config: RunConfig, spans: Spans) -> RunConfig:
-    """What is tried, on the spans of a fold."""
-    training = config.training.model_copy(update={"walk_forward": False, "warm_start": False})
+    """What is tried, on the spans of a fold, with the purge and the embargo of ``folds``."""
+    described = None if isinstance(config.model, BundleReference) else config.model
+    longest = 0 if described is None else max(described.horizons)
+    training = training_of_fold(config.training, config.folds, longest=longest).model_copy(update={"warm_start": False})
     return config.model_copy(update={"spans": spans, "folds": None, "training": training})

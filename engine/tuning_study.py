@@ -41,6 +41,8 @@ def study_hash(config: RunConfig, tune: TuneConfig, bars: Bars, folds: Sequence[
     asked = {key: value for key, value in dump(tune).items() if key not in ("trials", "workers")}
     members = None if bars.membership is None else bars.membership.digest
     parts = {key: resolved.get(key) for key in judged}
+    if config.folds is not None:
+        parts["folds"] = {"purge": config.folds.purge, "embargo": config.folds.embargo}
     return digest(parts, asked, [dump(spans) for spans in folds], bars.content_hash, members, strategy_hash)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.config import FoldsConfig
+from engine.config import FoldsConfig, TrainingConfig
 from engine.data.calendars import sessions_of
 from engine.data.cuts import session_bounds
 from engine.errors import ConfigError, DataError
@@ -72,6 +72,27 @@ def folds_of(config: FoldsConfig, sessions: tuple[date, ...]) -> tuple[Fold, ...
     if config.kind == "combinatorial":
         return tuple(_combinatorial(config, sessions))
     return tuple(_walk_forward(config, sessions))
+
+
+def training_of_fold(training: TrainingConfig, section: FoldsConfig | None, *, longest: int) -> TrainingConfig:
+    """How one fold alone is trained: its embargo is what ``folds`` leaves out beyond the labels, or its own if longer.
+
+    Args:
+        longest: bars that the labels reach ahead. They end within their span as it is.
+
+    Raises:
+        ConfigError: ``folds.purge`` is shorter than the labels.
+    """
+    beyond = training.embargo
+    if section is not None:
+        purge = longest if section.purge is None else section.purge
+        if purge < longest:
+            raise ConfigError(
+                f"folds.purge: labels reach {longest} bars ahead, expected at least as many, found {purge}; raise it, "
+                "or remove it"
+            )
+        beyond = max(beyond, purge - longest + section.embargo)
+    return training.model_copy(update={"walk_forward": False, "embargo": beyond})
 
 
 def _walk_forward(config: FoldsConfig, sessions: tuple[date, ...]) -> Iterator[Fold]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from engine.config import FoldsConfig, RunConfig, Spans
 from engine.data.bars import Bars
-from engine.data.folds import Fold, folds_of, sessions_between
+from engine.data.folds import Fold, folds_of, sessions_between, training_of_fold
 from engine.errors import BundleError, ConfigError, StorageError
 from engine.model_sections import EnsembleConfig, ModelSection
 from models.bundle import HASH_LENGTH, Bundle, bundle_hash, own_model, versions
@@ -83,15 +83,7 @@ def _learns_by_gradients(model: ModelSection) -> bool:
 
 
 def _of_fold(config: RunConfig, section: FoldsConfig, fold: Fold, *, longest: int) -> RunConfig:
-    purge = longest if section.purge is None else section.purge
-    if purge < longest:
-        raise ConfigError(
-            f"folds.purge: labels reach {longest} bars ahead, expected at least as many, found {purge}; raise it, or "
-            "remove it"
-        )
-    # Labels end within their span as it is: what is left out besides is what the folds ask for beyond that.
-    beyond = max(config.training.embargo, purge - longest + section.embargo)
-    training = config.training.model_copy(update={"walk_forward": False, "embargo": beyond})
+    training = training_of_fold(config.training, section, longest=longest)
     (train,), (validate,), (test,) = fold.train, fold.validate, fold.test
     spans = Spans.model_validate({"train": train, "validate": validate, "test": test})
     return config.model_copy(update={"spans": spans, "training": training, "folds": None})

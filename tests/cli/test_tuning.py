@@ -22,7 +22,7 @@ from engine.data.bars import Bars
 from engine.errors import NextbarError
 from engine.run_file import load_config
 from engine.tuning import tune
-from engine.tuning_folds import sealed_bars, tuning_folds
+from engine.tuning_folds import in_fold, sealed_bars, tuning_folds
 from engine.tuning_space import Space
 from engine.tuning_trials import Trial, Trier
 from engine.tuning_workers import Workers
@@ -187,6 +187,17 @@ def test_what_is_scored_chooses_nothing_and_ends_before_the_test_span(prices: Pr
             assert each.train[1] < each.validate_[0] <= each.validate_[1] < each.test[0]
             assert each.test[1] <= date(2020, 9, 15)
     assert len(spans) == 5  # (176 - 80) // 20 + 1 sessions before the test span
+
+
+def test_a_trial_keeps_the_purge_and_the_embargo_of_the_folds(prices: Project) -> None:
+    own = {"kind": "sliding", "train": 60, "validate": 20, "test": 30, "purge": 3, "embargo": 5}
+    config = load_config(write(prices, folds=own, training={"embargo": 2}))
+    assert in_fold(config, config.spans).training.embargo == 7  # 3 - 1 + 5, as in a walk-forward
+    assert in_fold(config.model_copy(update={"folds": None}), config.spans).training.embargo == 2
+    first, second = (
+        tune(load_config(write(prices, folds=own | more)), root=prices.folder) for more in ({}, {"embargo": 0})
+    )
+    assert first.path != second.path
 
 
 def _bars(project: Project) -> Bars:
