@@ -180,7 +180,8 @@ def with_calibration(inner: Predictor, record: BundleRecord, at: int) -> Predict
 def calibrated(bundle: Bundle, config: RunConfig, bars: Bars) -> Bundle:
     """The fitted bundle with the numbers that its intervals are set by, if its model asks for conformal ones.
 
-    They are found on the validation span, from the forecasts of all symbols and what came within the span.
+    They are found at the decision bars that models are chosen on: those of the validation span, of all symbols, whose
+    labels of all horizons end within it, less ``training.embargo``.
 
     Args:
         config: the run file that the bundle was fitted by; its spans say what the validation span is.
@@ -193,12 +194,15 @@ def calibrated(bundle: Bundle, config: RunConfig, bars: Bars) -> Bundle:
     if record.model.calibration != "conformal":
         return bundle
     from models.evaluation import forecast_frame
+    from models.fitting.bundles import decisions_of
     from models.forecaster import Forecaster
 
+    decisions = decisions_of(config, record.model, bars)["validate"]
+    last = {symbol: frame.index[decisions[symbol]].max() for symbol, frame in bars.frames.items()}
     found: dict[str, Margins] = {}
     for horizon in record.model.horizons:
         frame = forecast_frame(bars, Forecaster(bundle, horizon=horizon), config.spans.get("validate"))
-        known = frame.dropna(subset=["forecast", "realised"])
+        known = frame[frame["time"] <= frame["symbol"].map(last)].dropna(subset=["forecast", "realised"])
         lower, upper, came = (known[name].to_numpy(dtype=np.float64) for name in ("lower", "upper", "realised"))
         try:
             found[str(horizon)] = conformal_margins(lower, upper, came)

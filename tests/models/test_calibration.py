@@ -174,6 +174,21 @@ def test_nothing_after_the_validation_span_enters_the_numbers(bars, tmp_path):
     assert found == again
 
 
+def test_no_embargoed_outcome_enters_the_numbers(bars, tmp_path):
+    """Nor any whose label of another horizon would be: the bars are those that models are chosen on."""
+    config = config_of("mean", "conformal")
+    config = config.model_copy(update={"training": config.training.model_copy(update={"embargo": 6})})
+    found = []
+    for left in (0, 6, 7):
+        changed = replace(bars, frames={name: frame.copy() for name, frame in bars.frames.items()})
+        for frame in changed.frames.values():
+            at = np.flatnonzero(frame.index < "2020-10-16")[-1] + 1
+            frame.iloc[at - left : at, :4] *= 3.0
+        found.append(fit_bundle(config, changed, root=tmp_path).record.calibration)
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
 def test_what_was_learned_has_a_hash_of_its_own_with_the_intervals_in_it(bars, tmp_path):
     hashes = {
         write_bundle(fit_bundle(config_of("mean", name), bars, root=tmp_path)).record.weights_hash
