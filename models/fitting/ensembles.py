@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.config import FoldsConfig, RunConfig, Spans
 from engine.data.bars import Bars
-from engine.data.cuts import session_bounds
+from engine.data.cuts import labelled_slice, session_bounds
 from engine.data.folds import folds_of, sessions_between
 from engine.errors import BundleError, ConfigError
 from engine.model_sections import EnsembleConfig
@@ -155,7 +155,7 @@ def out_of_fold(
 
     The second half of the span in four parts; before each, the members are fitted anew on all that lies before, the
     last eighth of the span being what they are chosen on. No label reaches over a cut, by the longest horizon, and no
-    bar after the training span is looked at.
+    bar after the training span, nor one of the last ``training.embargo`` in it, is looked at.
 
     Returns:
         Fold by fold: the spans, of which ``test`` is forecast, and the forecasts.
@@ -168,11 +168,14 @@ def out_of_fold(
     model = model.model_copy(update={"members": plain})
     span = config.spans.get("train")
     seen = bars.between(None, session_bounds(span)[1])
-    sessions = sessions_between({s: pd.DatetimeIndex(frame.index) for s, frame in seen.frames.items()}, span)
+    times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in seen.frames.items()}
+    sessions = sessions_between(times, span)
     part = len(sessions) // _PARTS
     if not part:
         raise _too_short(config, f"it has {len(sessions)} sessions")
     section = FoldsConfig(kind="expanding", train=len(sessions) - (_FORECAST + 1) * part, validate=part, test=part)
+    longest, embargo = max(model.horizons), config.training.embargo
+    stops = {s: labelled_slice(own, span, horizon=longest, embargo=embargo).stop for s, own in times.items()}
     for fold in folds_of(section, sessions):
         spans = Spans(train=fold.train[0], validate=fold.validate[0], test=fold.test[0])
         inner = config.model_copy(update={"spans": spans})
@@ -183,7 +186,11 @@ def out_of_fold(
             ]
         except ConfigError as error:
             raise _too_short(config, str(error)) from None
-        yield spans, forecasts_at(members, model, seen, decisions["test"])
+        tested = {
+            symbol: slice(taken.start, max(taken.start, min(taken.stop, stops[symbol])))
+            for symbol, taken in decisions["test"].items()
+        }
+        yield spans, forecasts_at(members, model, seen, tested)
 
 
 def _too_short(config: RunConfig, found: str) -> ConfigError:

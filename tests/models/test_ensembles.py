@@ -17,7 +17,7 @@ from models.ensemble import Combined, OnlineCombined, ensemble_of
 from models.features import Columns, Floats
 from models.fitting import ensembles
 from models.fitting.bundles import fit_bundle
-from models.fitting.ensembles import Forecasts, inverse_error_weights, out_of_fold, stacked_weights
+from models.fitting.ensembles import Forecasts, inverse_error_weights, joined, out_of_fold, stacked_weights
 from models.forecaster import Forecaster, predictor_of
 from models.predictor import Predictor
 
@@ -248,6 +248,21 @@ def test_stacked_weights_see_the_training_span_alone(tmp_path: Path) -> None:
     assert sum(fitted.record.combination["1"]) > 0.0
     earlier = fit_bundle(config, make_bars(changed_from("2020-04-15")), root=tmp_path)
     assert earlier.record.combination != fitted.record.combination
+
+
+def test_stacked_weights_see_no_embargoed_bar(tmp_path: Path) -> None:
+    config, embargo = ensemble("stacked", members=MEMBERS[:3]), 4
+    config = config.model_copy(update={"training": config.training.model_copy(update={"embargo": embargo})})
+    found = []
+    for left in (0, embargo, embargo + 1):
+        frames = {symbol: frame.copy() for symbol, frame in make_bars().frames.items()}
+        for frame in frames.values():
+            at = np.flatnonzero(frame.index < "2020-05-01")[-1] + 1
+            frame.iloc[at - left : at, :4] *= 3.0
+        bars = make_bars(frames)
+        found.append(stacked_weights(joined(out_of_fold(config, config.model, bars, root=tmp_path))))
+    assert found[0] == found[1]
+    assert found[0] != found[2]
 
 
 def test_calibrated_members_are_stacked_by_their_forecasts_alone(tmp_path: Path) -> None:
