@@ -47,12 +47,16 @@ _BASELINES = {"zero": "zero", "last_return": "last return", "train_mean": "train
 def _console() -> Console:
     # Made anew each time, so that stderr is the present one; rich honours NO_COLOR by itself.
     width = None if sys.stderr.isatty() else 120
-    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width, markup=False, emoji=False)
 
 
 def console(*, width: int) -> Console:
-    """A console on stderr whose tables wrap at its edge, or at ``width`` where nobody watches."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else width)
+    """A console on stderr whose tables wrap at its edge, or at ``width`` where nobody watches.
+
+    Words are printed as they are: names that people give may look like markup.
+    """
+    width_now = None if sys.stderr.isatty() else width
+    return Console(stderr=True, highlight=False, width=width_now, markup=False, emoji=False)
 
 
 def is_interactive() -> bool:
@@ -62,17 +66,17 @@ def is_interactive() -> bool:
 
 def say(sentence: str) -> None:
     """One line to the person."""
-    _console().print(sentence, markup=False)
+    _console().print(sentence)
 
 
 def warn(sentence: str) -> None:
     """A remark that must not be overlooked."""
-    _console().print(f"note: {sentence}", style="yellow", markup=False)
+    _console().print(f"note: {sentence}", style="yellow")
 
 
 def fail(sentence: str) -> None:
     """Why the command failed."""
-    _console().print(f"nextbar: {sentence}", style="red", markup=False)
+    _console().print(f"nextbar: {sentence}", style="red")
 
 
 def wrote(path: object, *, following: str) -> None:
