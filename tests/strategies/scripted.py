@@ -66,7 +66,7 @@ class ScriptedForecaster(Forecaster):
     """Forecasts what the script says, with an interval of +-``half_width``, from the second bar on."""
 
     def __init__(self, half_width: float = 0.01) -> None:
-        self.memory = 2
+        self.memory = self.needed = 2
         self.horizon = 1
         self.half_width = half_width
 
