@@ -61,7 +61,7 @@ class TuneConfig(Section):
     """A search by ``nextbar tune``, scored on validation folds; the test span is never looked at.
 
     ``space`` says of a key of the run file, as ``model.hidden``, which values are tried: a list, or a range.
-    ``folds`` is how many validation folds there are where the run file has no ``folds`` section.
+    ``folds`` is how many validation folds there are where the run file has no ``folds`` section, or one that is tested.
     """
 
     trials: int = Field(default=30, ge=1)

@@ -21,19 +21,41 @@ _STOPPING_PART = 5
 
 
 def sealed_bars(config: RunConfig, *, root: Path) -> Bars:
-    """The run file's bars without those of its test span and later: they are cut off before anything is done.
+    """The run file's bars without those of what is tested and later: they are cut off before anything is done.
+
+    That is the test span, or the first fold's test where the folds are what is tested, see ``folds_are_tested``.
 
     Raises:
         ConfigError, DataError: as ``load_bars``.
     """
-    last = last_session(config)
+    bars = _bars_until(config, last_session(config), root=root)
+    section = config.folds
+    if section is None or not folds_are_tested(config):
+        return bars
+    learned, sessions = (section.train or 0) + (section.validate_ or 0), _sessions(config, bars)
+    # Loaded anew, so that cleaning knows no later bar either.
+    return bars if len(sessions) <= learned else _bars_until(config, sessions[learned - 1], root=root)
+
+
+def folds_are_tested(config: RunConfig) -> bool:
+    """Whether folds test what is found, from the first one on: in a walk-forward, and in ``nextbar models``."""
+    walks = config.folds is not None and config.folds.kind != "combinatorial"
+    return walks and (config.training.walk_forward or config.models is not None)
+
+
+def _bars_until(config: RunConfig, last: date, *, root: Path) -> Bars:
     bars = load_bars(config.data, config.folder, root=root, within=(config.spans.extent[0], last))
     _, until = session_bounds((last, last))
     return bars.between(end=until)
 
 
+def _sessions(config: RunConfig, bars: Bars) -> tuple[date, ...]:
+    times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
+    return sessions_between(times, (config.spans.extent[0], last_session(config)))
+
+
 def last_session(config: RunConfig) -> date:
-    """The last session that a search may know: that of the validation span, or the day before the test span."""
+    """The last session before the test span that a search may know: that of the validation span, or the day before."""
     validate = config.spans.named()["validate"]
     return validate[1] if validate is not None else config.spans.test[0] - timedelta(days=1)
 
@@ -41,14 +63,27 @@ def last_session(config: RunConfig) -> date:
 def tuning_folds(config: RunConfig, tune: TuneConfig, bars: Bars) -> tuple[Spans, ...]:
     """The spans of each fold in the order of time; what they call test is the validation part that is scored.
 
+    Of tested folds only the first one's sessions before its test are there: those are cut into ``tune.folds``.
+
     Each fits on the first part of its training sessions and chooses when to stop on the last fifth of them at most.
+
+    Args:
+        bars: those of ``sealed_bars``.
 
     Raises:
         ConfigError: the folds have no validation part, or none of them fits before the test span; names the YAML path.
     """
-    times = {symbol: pd.DatetimeIndex(frame.index) for symbol, frame in bars.frames.items()}
-    sessions = sessions_between(times, (config.spans.extent[0], last_session(config)))
-    found = _own_folds(config, sessions) if config.folds is not None else _expanding(config, tune, sessions)
+    sessions = _sessions(config, bars)
+    if config.folds is None:
+        validate = config.spans.get("validate")
+        config.spans.get("train")
+        size = sum(validate[0] <= session <= validate[1] for session in sessions)
+        found = _expanding(tune, sessions, size, before="the test span", shorter="the validate span")
+    elif folds_are_tested(config) and config.folds.validate_:
+        before, shorter = "the first fold's test", "folds.validate"
+        found = _expanding(tune, sessions, config.folds.validate_, before=before, shorter=shorter)
+    else:
+        found = _own_folds(config, sessions)
     return tuple(_spans(sessions, train, validate) for train, validate in found)
 
 
@@ -66,16 +101,15 @@ def _own_folds(config: RunConfig, sessions: tuple[date, ...]) -> list[tuple[Span
     return [(fold.train[0], fold.test[0]) for fold in folds_of(laid_out, sessions)]
 
 
-def _expanding(config: RunConfig, tune: TuneConfig, sessions: tuple[date, ...]) -> list[tuple[Span, Span]]:
-    """Folds as long as the validation span, the last one that span itself, each trained on all before it."""
-    validate = config.spans.get("validate")
-    config.spans.get("train")
-    size = sum(validate[0] <= session <= validate[1] for session in sessions)
+def _expanding(
+    tune: TuneConfig, sessions: tuple[date, ...], size: int, *, before: str, shorter: str
+) -> list[tuple[Span, Span]]:
+    """Folds of ``size`` validation sessions, the last ones at the end, each trained on all before it."""
     starts = [len(sessions) - size * number for number in range(tune.folds, 0, -1)]
     if not size or starts[0] < size:
         raise ConfigError(
             f"tune.folds: {tune.folds} folds of {size:,} validation sessions leave less than as many to train on, of "
-            f"{len(sessions):,} before the test span; ask for fewer folds, or shorten the validate span"
+            f"{len(sessions):,} before {before}; ask for fewer folds, or shorten {shorter}"
         )
     return [((sessions[0], sessions[at - 1]), (sessions[at], sessions[at + size - 1])) for at in starts]
 

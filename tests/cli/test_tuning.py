@@ -19,13 +19,15 @@ import yaml
 from cli_project import Project
 
 from engine.data.bars import Bars
-from engine.errors import NextbarError
+from engine.data.sources import load_bars
+from engine.errors import ConfigError, NextbarError
 from engine.run_file import load_config
 from engine.tuning import tune
 from engine.tuning_folds import in_fold, sealed_bars, tuning_folds
 from engine.tuning_space import Space
 from engine.tuning_trials import Trial, Trier
 from engine.tuning_workers import Workers
+from models.fitting.walk_forward import fold_configs
 
 SPANS = {
     "train": ["2020-01-02", "2020-07-31"],
@@ -187,6 +189,23 @@ def test_what_is_scored_chooses_nothing_and_ends_before_the_test_span(prices: Pr
             assert each.train[1] < each.validate_[0] <= each.validate_[1] < each.test[0]
             assert each.test[1] <= date(2020, 9, 15)
     assert len(spans) == 5  # (176 - 80) // 20 + 1 sessions before the test span
+
+
+@pytest.mark.parametrize(
+    "sections", [{"training": {"walk_forward": True}}, {"models": {"kinds": {"ridge": {"features": ["log_return"]}}}}]
+)
+def test_what_a_fold_will_test_is_neither_seen_nor_scored(prices: Project, sections: dict[str, Any]) -> None:
+    own = {"kind": "sliding", "train": 60, "validate": 20, "test": 30}
+    config = load_config(write(prices, folds=own, **sections))
+    report = tune(config, root=prices.folder)
+    bars = load_bars(config.data, config.folder, root=prices.folder)
+    first = fold_configs(config.model_copy(update={"models": None}), bars)[0].spans
+    assert len(report.folds) == 2
+    assert report.folds[-1] == tuple(map(str, first.validate_))
+    assert max(frame.index[-1].date() for frame in _bars(prices).frames.values()) == first.validate_[1] < first.test[0]
+    config = load_config(write(prices, folds=own, tune={"folds": 4}, **sections))
+    with pytest.raises(ConfigError, match=r"of 80 before the first fold's test; ask for fewer folds, or shorten folds"):
+        tune(config, root=prices.folder)
 
 
 def test_a_trial_keeps_the_purge_and_the_embargo_of_the_folds(prices: Project) -> None:
