@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import ValidationError
 
-from engine.config import RunConfig
+from engine.config import ModelsConfig, RunConfig
 from engine.errors import ConfigError
 from engine.model_sections import MODEL_KINDS, section_of
 
@@ -176,6 +176,8 @@ def _suggestion(location: Sequence[str], values: Mapping[str, Any]) -> str:
         if not part.isdigit():
             model = _section_at(model, part) or model
         model = section_of(node) or model
+        if model is ModelsConfig and location[:1] == ["models"] and part in MODEL_KINDS:
+            model = MODEL_KINDS[part]  # a label that is a kind's name needs no kind
     names = [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
     close = difflib.get_close_matches(location[-1], names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(names)}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from engine.config import ModelsConfig
+from engine.errors import ConfigError
+from engine.run_file import load_config
 from engine.sections import dump
 
 SHARED = {"features": ["log_return", "range"], "lookback": 20, "head": "quantile", "horizon": 5}
@@ -58,3 +61,10 @@ def test_a_resolved_section_is_read_back_as_it_was() -> None:
 def test_what_makes_no_sense_is_refused(kinds: dict[str, Any], more: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         section(kinds, **more)
+
+
+def test_a_misspelt_key_of_a_label_that_is_a_kind_is_told_the_keys_of_that_kind(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("models: {kinds: {ridge: {alpa: 2.0}}}\n")
+    with pytest.raises(ConfigError, match=r"models\.kinds\.ridge\.alpa: unknown key; did you mean alpha\?"):
+        load_config(path)
