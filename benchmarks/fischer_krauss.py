@@ -127,13 +127,15 @@ def _daily(scores: pd.DataFrame, ahead: pd.DataFrame, k: int) -> pd.DataFrame:
 
     Args:
         scores: [days, symbols], the higher the better; NaN is not ranked.
-        ahead: [days, symbols], simple returns until the next close.
+        ahead: [days, symbols], simple returns until the next close; who has none is ranked all the same, and earns 0.
+            A day on which nobody has one is left out.
     """
     rows, before = [], pd.Series(0.0, index=scores.columns)
     for moment, row in scores.iterrows():
-        came = ahead.loc[moment, scores.columns]
-        ranked = row[row.notna() & came.notna()].sort_values(kind="stable").index
-        if len(ranked) < 2 * k:
+        known = ahead.loc[moment, scores.columns]
+        came = known.fillna(0.0)
+        ranked = row.dropna().sort_values(kind="stable").index
+        if len(ranked) < 2 * k or known.isna().all():
             continue
         weights = pd.Series(0.0, index=scores.columns)
         best, worst = ranked[-k:], ranked[:k]
@@ -141,7 +143,7 @@ def _daily(scores: pd.DataFrame, ahead: pd.DataFrame, k: int) -> pd.DataFrame:
         middle = came[ranked].median()
         right = (came[best] > middle).sum() + (came[worst] < middle).sum()
         turned = (weights - before).abs().sum()
-        rows.append((float((weights * came.fillna(0.0)).sum()), float(turned), right / (2 * k)))
+        rows.append((float((weights * came).sum()), float(turned), right / (2 * k)))
         before = weights
     return pd.DataFrame(rows, columns=["gross", "half_turns", "right"])
 
