@@ -19,7 +19,7 @@ from engine.tune_section import TuneConfig
 from engine.tuning_folds import in_fold, sealed_bars, tuning_folds
 from engine.tuning_scores import LARGER_IS_BETTER
 from engine.tuning_space import Parameters, Space
-from engine.tuning_study import HASH_LENGTH, Study, study_hash
+from engine.tuning_study import HASH_LENGTH, TRIALS, Study, study_hash
 from engine.tuning_trials import Job, Trial, Trier, best_of, importances, next_job
 from engine.tuning_workers import Workers
 from strategies.loading import check_strategy
@@ -117,8 +117,11 @@ def tune(
     others = study.others(config.name)
     with study.held():
         study.write_study(config)
-        before = study.read()
+        before, left_out = study.read(space, folds=len(folds))
         on_remark(_how_it_begins(study, before, others))
+        if left_out:
+            lines = "a line is" if left_out == 1 else f"{left_out} lines are"
+            on_remark(f"{study.path / TRIALS}: {lines} left out, torn or damaged; those trials are made anew.")
         trials = _search(study, before, space, section, _runner(config, space, section, bars, folds, root), on_progress)
         best = best_of(trials, section)
         if best is None:

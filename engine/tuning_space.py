@@ -91,12 +91,22 @@ class Space:
         """A choice of each key that the chosen kind of model has, by the trial's sampler."""
         chosen: dict[str, Value] = {}
         for path, values in self.searched.items():
-            if path in _OF_GRADIENTS:
-                if self._learns_by_gradients(chosen):
-                    chosen[path] = _drawn(trial, path, values)
-            elif self._applies(path, chosen):
+            if self._asks(path, chosen):
                 chosen[path] = _drawn(trial, path, values)
         return chosen
+
+    def holds(self, parameters: Parameters) -> bool:
+        """Whether ``suggest`` may have given this: each key that it draws, and no other, with one of its values."""
+        distributions = self.distributions()
+        chosen: dict[str, Value] = {}
+        for path, values in self.searched.items():
+            if self._asks(path, chosen) != (path in parameters):
+                return False
+            if path in parameters:
+                if not _drawable(parameters[path], values, distributions[path]):
+                    return False
+                chosen[path] = parameters[path]
+        return chosen.keys() == parameters.keys()
 
     def distributions(self) -> Distributions:
         """Of each key what optuna draws from; of a list the JSON text of its values."""
@@ -136,6 +146,10 @@ class Space:
             return _validated(values, self.config)
         except ValidationError as error:
             raise ConfigError(explained(error, values)) from None
+
+    def _asks(self, path: str, chosen: Parameters) -> bool:
+        """Whether a key is drawn after what is chosen already."""
+        return self._learns_by_gradients(chosen) if path in _OF_GRADIENTS else self._applies(path, chosen)
 
     def _applies(self, path: str, chosen: Parameters) -> bool:
         """Whether a key of the model is one of the chosen kind's."""
@@ -179,6 +193,19 @@ def _drawn(trial: optuna.Trial, path: str, values: RangeConfig | tuple[Value, ..
         step = 1 if values.step is None else int(values.step)
         return trial.suggest_int(path, int(values.low), int(values.high), log=values.log, step=step)
     return trial.suggest_float(path, float(values.low), float(values.high), log=values.log, step=values.step)
+
+
+def _drawable(
+    value: Value, values: RangeConfig | tuple[Value, ...], distribution: optuna.distributions.BaseDistribution
+) -> bool:
+    if not isinstance(values, RangeConfig):
+        return json.dumps(value, sort_keys=True) in _texts(values)
+    if type(value) is not (int if values.whole else float):
+        return False
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _texts(values: tuple[Value, ...]) -> list[str]:

@@ -23,6 +23,7 @@ from engine.report.recording import portable
 from engine.report.trials import append_line, read_lines
 from engine.sections import digest, dump
 from engine.tune_section import TuneConfig
+from engine.tuning_space import Space
 from engine.tuning_trials import Trial
 
 TRIALS, DURATIONS, STUDY, BEST = "trials.jsonl", "durations.jsonl", "study.yaml", "best.yaml"
@@ -85,16 +86,24 @@ class Study:
         finally:
             os.close(lock)
 
-    def read(self) -> list[Trial]:
-        """The trials so far, by number; of one told twice the first. Lines that a crash has torn are left out."""
+    def read(self, space: Space, *, folds: int) -> tuple[list[Trial], int]:
+        """The trials so far, by number, of one told twice the first; and how many lines were left out.
+
+        Those are lines that a crash has torn, and others that no trial of this space on so many folds can have left.
+        """
         trials: dict[int, Trial] = {}
-        for line in read_lines(self.path / TRIALS)[0]:
+        lines, left_out = read_lines(self.path / TRIALS)
+        for line in lines:
             try:
                 trial = Trial.from_json(line)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
+                left_out += 1
                 continue
-            trials.setdefault(trial.number, trial)
-        return [trials[number] for number in sorted(trials)]
+            if trial.may_be_of(space, folds=folds):
+                trials.setdefault(trial.number, trial)
+            else:
+                left_out += 1
+        return [trials[number] for number in sorted(trials)], left_out
 
     def append(self, trial: Trial, seconds: float) -> None:
         """Keep a trial; it is on the disk before this returns."""

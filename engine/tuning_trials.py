@@ -7,6 +7,7 @@ was cut off goes on as if it had not been. optuna's own storages are not used: t
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -67,14 +68,27 @@ class Trial:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:
-        """What ``to_json`` gave; a KeyError or TypeError for anything else."""
+        """What ``to_json`` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError: of anything else.
+        """
+        number, state = values["number"], values["state"]
+        if type(number) is not int or number < 0 or state not in _STATES:
+            raise ValueError(f"expected a trial, found number {number!r} and state {state!r}")
         return cls(
-            number=int(values["number"]),
-            state=values["state"],
+            number=number,
+            state=state,
             parameters=dict(values["parameters"]),
             scores=tuple(float(score) for score in values["scores"]),
             reason=str(values["reason"]),
         )
+
+    def may_be_of(self, space: Space, *, folds: int) -> bool:
+        """Whether a search of that space on so many folds can have led to this; a damaged file tells other trials."""
+        scored = len(self.scores)
+        as_many = {"complete": scored == folds, "pruned": 0 < scored < folds, "failed": scored < folds}
+        return as_many[self.state] and all(map(math.isfinite, self.means)) and space.holds(self.parameters)
 
 
 @dataclass(frozen=True, kw_only=True)

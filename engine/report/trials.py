@@ -77,7 +77,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in filter(None, text.split(b"\n")):
         try:
             trial = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             torn += 1
             continue
         if isinstance(trial, dict):
