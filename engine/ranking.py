@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def rank(
             f"interrupted; what was fitted of {len(jobs)} models is kept, and the same command goes on from there"
         ) from None
     board = leaderboard(
-        [_judged(outcome) for outcome in outcomes],
+        [_judged(outcome) for outcome in _of_one_target(outcomes)],
         baselines=_baseline_labels(kinds),
         horizon=_horizon(kinds),
         bars=bars,
@@ -177,6 +177,34 @@ def _held(config: RunConfig, bars: Bars) -> pd.Series:
     period = config.spans.test
     used, start, _ = with_history(bars.among(*period), period, warmup=config.data.warmup_bars)
     return buy_and_hold(config, used, start).equity["equity"]
+
+
+def _of_one_target(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes, the naive ones as forecasts of excesses where the others are: zero, the mean of the training
+    excesses, the last excess. Their models know returns only.
+
+    Their intervals, made of errors in returns, are narrowed as mean absolute excesses are to mean absolute returns.
+    """
+    excesses = {o.job.fold: o for o in outcomes if o.job.config.model and o.job.config.model.target == "excess"}
+    found = []
+    for outcome in outcomes:
+        model, other = outcome.job.config.model, excesses.get(outcome.job.fold)
+        if other is None or model is None or model.kind not in BASELINES:
+            found.append(outcome)
+            continue
+        frame = other.forecasts.copy()
+        # Where the naive model had no forecast there is none.
+        own = outcome.forecasts.set_index(["time", "symbol"])
+        own = own.reindex(pd.MultiIndex.from_frame(frame[["time", "symbol"]])).reset_index(drop=True)
+        guess = {"zero": 0.0, "mean": other.train_mean, "last_return": frame["last_return"]}[model.kind]
+        frame["forecast"] = (0.0 * own["forecast"]) + guess
+        narrowed = other.train_naive_mae / outcome.train_naive_mae if outcome.train_naive_mae > 0.0 else 1.0
+        for end in ("lower", "upper"):
+            frame[end] = frame["forecast"] + narrowed * (own[end] - own["forecast"])
+        found.append(
+            replace(outcome, forecasts=frame, train_mean=other.train_mean, train_naive_mae=other.train_naive_mae)
+        )
+    return found
 
 
 def _judged(outcome: Outcome) -> Trial:

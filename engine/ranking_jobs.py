@@ -53,7 +53,7 @@ class Outcome:
         bundle: the folder of the fitted model. reused: it was there already.
         training_seconds: that fitting took when it was fitted; None where nobody noted it.
         parameters, memory, weights_hash: of the bundle.
-        train_naive_mae: mean absolute label of its training span.
+        train_mean, train_naive_mae: mean label of its training span, and mean absolute label.
         forecasts: over the test span, see ``models.evaluation.forecast_frame``.
         equity: of the strategy at each bar end of the test span, after costs.
         traded: value bought and sold. halted: why a risk limit ended trading, or empty.
@@ -67,6 +67,7 @@ class Outcome:
     parameters: int
     memory: int
     weights_hash: str
+    train_mean: float
     train_naive_mae: float
     forecasts: pd.DataFrame
     equity: pd.Series
@@ -216,6 +217,7 @@ def _judged(job: Job, bundle: Bundle, seconds: float | None, reused: bool, bars:
         parameters=bundle.parameters,
         memory=bundle.record.memory,
         weights_hash=bundle.record.weights_hash,
+        train_mean=bundle.record.train_mean,
         train_naive_mae=bundle.record.train_naive_mae,
         forecasts=forecast_frame(used, forecaster, config.spans.test, known=known),
         equity=done.equity["equity"],

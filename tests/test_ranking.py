@@ -22,10 +22,10 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SHARED = {"features": ["log_return"], "lookback": 3}
 
 
-def write_prices(folder: Path, symbol: str, *, seed: int, echo: float, count: int = 680) -> None:
+def write_prices(folder: Path, symbol: str, *, seed: int, echo: float, count: int = 680, skewed: bool = False) -> None:
     """Daily bars from 2019 on whose log return is ``echo`` times the one before it, and noise."""
     random = np.random.default_rng(seed)
-    returns = random.normal(0.0, 0.01, count)
+    returns = 0.01 * (random.exponential(1.0, count) - 1.0) if skewed else random.normal(0.0, 0.01, count)
     for bar in range(1, count):
         returns[bar] += echo * returns[bar - 1]
     close = 100.0 * np.exp(np.cumsum(returns))
@@ -163,6 +163,26 @@ def test_a_ranking_that_is_cut_off_goes_on(echoing: Path, tmp_path: Path) -> Non
 def test_noise_is_not_called_better(tmp_path: Path) -> None:
     board = ranked(prices_in(tmp_path, echo=0.0), tmp_path, {"ar": None, "ridge": None}).ranking.board
     assert not any(entry.beats_naive for entry in board.entries)
+
+
+def test_skewed_noise_is_not_better_where_excesses_are_forecast(tmp_path: Path) -> None:
+    (tmp_path / "prices").mkdir()
+    names = [f"S{number:02d}" for number in range(10)]
+    for seed, name in enumerate(names):
+        write_prices(tmp_path / "prices", name, seed=seed, echo=0.0, skewed=True)
+    sections = {
+        "data": {"source": "files", "path": "prices", "symbols": names},
+        "models": {"shared": {**SHARED, "target": "excess"}, "kinds": {"ridge": None}},
+        "folds": {"train": 300, "validate": 60, "test": 200},
+    }
+    entries = {entry.label: entry for entry in ranked(tmp_path, tmp_path, {}, sections=sections).ranking.board.entries}
+    assert not entries["ridge"].beats_naive
+    # The mean of a right-skewed return is above its median: so is the mean excess, and the naive forecast knows it.
+    assert entries["mean"].accuracy["mz_p"] is None
+    assert entries["mean"].accuracy["r2_out_of_sample"] > 0.02
+    assert entries["zero"].accuracy["mase"] == pytest.approx(1.0, abs=0.15)
+    assert 65.0 < entries["zero"].accuracy["coverage_pct"] < 95.0
+    assert entries["last_return"].accuracy["echo_lag"] == 1
 
 
 def test_several_seeds_give_a_mean_and_a_spread(echoing: Path, tmp_path: Path) -> None:

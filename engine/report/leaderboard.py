@@ -199,7 +199,6 @@ def _common(trials: Sequence[Trial], zero: str) -> tuple[pd.DataFrame, int]:
     for fold in sorted({trial.fold for trial in trials}):
         own = [trial for trial in trials if trial.fold == fold]
         naive = next(trial.train_naive_mae for trial in own if trial.label == zero)
-        # What is forecast is the same for all; the naive forecasts know returns only, and stand first.
         table = own[-1].forecasts[[*_KEYS, "realised", "last_return"]].set_index(_KEYS)
         columns = {}
         for trial in own:
