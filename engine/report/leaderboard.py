@@ -137,6 +137,7 @@ def leaderboard(
     naive = {label: _naive_p(label, pairs, baselines) for label in labels}
     candidates = [label for label in labels if label not in baselines]
     corrected = dict(zip(candidates, holm([naive[label] for label in candidates]), strict=True))
+    known = {"mae_zero": _zero_mae(realised), "always_up_pct": percent_of(realised[realised != 0.0] > 0.0)}
     scale = table["naive_mae"].to_numpy(dtype=np.float64)
     per_year = periods_per_year(bars.timeframe)
     entries = []
@@ -173,7 +174,7 @@ def leaderboard(
                 strategy=strategy,
                 strategy_spread=_spreads(money),
                 groups={name: by_group(frames[label][0], own_groups) for name, own_groups in groups.items()},
-                alarms=tuple(alarms({**accuracy, **strategy, "mae_zero": _zero_mae(realised)}, horizon=horizon)),
+                alarms=tuple(alarms({**accuracy, **strategy, **known}, horizon=horizon)),
                 equity=chains[0],
             )
         )
@@ -183,7 +184,7 @@ def leaderboard(
         rows=len(table),
         left_out=left_out,
         dates=len(np.unique(dates)),
-        always_up_pct=percent_of(realised[realised != 0.0] > 0.0),
+        always_up_pct=known["always_up_pct"],
         pairs={
             one: {other: None if found is None else (found.statistic, found.p) for other, found in row.items()}
             for one, row in pairs.items()

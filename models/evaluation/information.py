@@ -19,6 +19,7 @@ MINIMUM_SYMBOLS = 3
 REGIMES = ("calm", "middle", "wild")
 _REGIME_WINDOW, _REGIME_HISTORY = 20, 250
 _LAGS_TRIED = 5
+_CHANCE = 3.0  # standard errors of a correlation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,8 @@ def echo_lag(frame: pd.DataFrame, *, horizon: int) -> int | None:
     """The shift k >= 0 at which forecasts resemble outcomes most: argmax corr(forecast[t + k], realised[t]).
 
     At ``horizon`` the forecast is most like what had just happened when it was made: like yesterday. 0 is what a
-    forecast should have. Pooled over symbols; None where nothing varies.
+    forecast should have. Pooled over symbols; None where nothing varies, or no correlation is above 3 / sqrt(dates),
+    which chance explains.
     """
     best: tuple[float, int] | None = None
     parts = [
@@ -150,4 +152,5 @@ def echo_lag(frame: pd.DataFrame, *, horizon: int) -> int | None:
         correlation = float(np.sum(left * right)) / scale
         if best is None or correlation > best[0]:
             best = correlation, shift
-    return None if best is None else best[1]
+    known = frame["time"][frame["forecast"].notna() & frame["realised"].notna()].nunique()
+    return None if best is None or best[0] <= _CHANCE / np.sqrt(known) else best[1]

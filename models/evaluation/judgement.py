@@ -13,7 +13,10 @@ from models.evaluation.intervals import coverage_p, crps_of_quantiles, interval_
 from models.features import Floats
 
 IMPLAUSIBLE = {"rank_ic": 0.10, "hit_rate_pct": 56.0, "sharpe_ratio": 3.0}
-"""Above these, daily forecasts of returns are more likely wrong than good."""
+"""Above these, daily forecasts of returns are more likely wrong than good; all but the Sharpe ratio for one bar ahead.
+
+A hit rate has to be as far above that of always the same sign as this is above 50: what mostly rises is easily hit.
+"""
 MINIMUM_ROWS = 250
 
 
@@ -84,6 +87,7 @@ def alarms(figures: Mapping[str, float | None], *, horizon: int) -> list[str]:
 
     Args:
         figures: of ``score`` and ``judge`` together, and ``sharpe_ratio`` after costs where there is one.
+        horizon: bars ahead.
     """
     found = []
     if repeats_yesterday(figures, horizon=horizon):
@@ -92,11 +96,18 @@ def alarms(figures: Mapping[str, float | None], *, horizon: int) -> list[str]:
         )
     if (figures.get("n") or 0) >= MINIMUM_ROWS:
         words = {"rank_ic": "RankIC", "hit_rate_pct": "hit rate", "sharpe_ratio": "Sharpe ratio after costs"}
+        up = figures.get("always_up_pct")
+        one_sign = 50.0 if up is None else max(up, 100.0 - up)
         for key, limit in IMPLAUSIBLE.items():
+            if horizon > 1 and key != "sharpe_ratio":
+                continue  # over many bars they are larger by nature
             value = figures.get(key)
+            if key == "hit_rate_pct":
+                limit += one_sign - 50.0
             if value is not None and value > limit:
                 found.append(
-                    f"implausible: a {words[key]} of {value:.2f} is above {limit:g}; look for a leak before trusting it"
+                    f"implausible: a {words[key]} of {value:.2f} is above {limit:.4g}; look for a leak before "
+                    "trusting it"
                 )
     return found
 

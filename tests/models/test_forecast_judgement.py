@@ -203,6 +203,33 @@ def test_what_is_too_good_raises_the_alarm():
     assert alarms({**figures, "n": 100}, horizon=1) == []
 
 
+def test_what_chance_and_a_rising_market_give_raises_none():
+    found = []
+    for seed in range(200):
+        frame = panel(seed=seed, horizon=1, symbols=1, dates=500)
+        noise = np.random.default_rng(1000 + seed).normal(0.0, 0.01, len(frame))
+        frame = frame.assign(forecast=noise, lower=noise - 0.01, upper=noise + 0.01)
+        figures = {"n": 500, "mae": 2.0, "mae_zero": 1.0, "echo_lag": echo_lag(frame, horizon=1)}
+        found += alarms(figures, horizon=1)
+    assert len(found) <= 2
+    figures = {"n": 1000, "rank_ic": 0.2, "hit_rate_pct": 62.0, "always_up_pct": 62.0}
+    assert alarms(figures, horizon=20) == []
+    assert alarms({**figures, "rank_ic": None}, horizon=1) == []
+    assert alarms({**figures, "rank_ic": None, "always_up_pct": 38.0}, horizon=1) == []
+    assert len(alarms({**figures, "rank_ic": None, "always_up_pct": 55.0}, horizon=1)) == 1
+
+
+def test_always_up_over_twenty_bars_of_a_rising_market_raises_none():
+    frame = panel(seed=4, horizon=20, symbols=1, dates=500)
+    frame = frame.assign(forecast=0.02, realised=frame["realised"] + 0.02)
+    figures = {
+        **score_frame(frame, train_mean=0.02, train_naive_mae=0.05),
+        **judge(frame, horizon=20),
+    }
+    assert figures["hit_rate_pct"] > 60
+    assert alarms(figures, horizon=20) == []
+
+
 def test_groups_by_symbol_year_and_regime():
     frame = frame_of(dates=700, symbols=("AAA", "BBB"), seed=5)
     by_symbol = by_group(frame, frame["symbol"])
