@@ -237,6 +237,18 @@ class TrainingConfig(Section):
     warm_start: bool = False
 
 
+def _label(label: str) -> str:
+    if not label.strip() or not label.isprintable() or len(label) > 64:
+        raise ValueError(f"expected a label of 1 to 64 characters that can be printed, found {label!r}")
+    return label
+
+
+def _some_kinds(kinds: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not kinds:
+        raise ValueError("expected at least one kind of model, found none")
+    return kinds
+
+
 class ModelsConfig(Section):
     """Which models ``nextbar models`` ranks, each by a label; the naive forecasts are always among them.
 
@@ -246,7 +258,7 @@ class ModelsConfig(Section):
     ``training.seed``.
     """
 
-    kinds: Annotated[Mapping[str, DescribedModel], Field(min_length=1)]
+    kinds: Annotated[Mapping[Annotated[str, AfterValidator(_label)], DescribedModel], AfterValidator(_some_kinds)]
     shared: Mapping[str, JsonValue] = Field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)] | None = None
 
@@ -263,6 +275,9 @@ class ModelsConfig(Section):
         strange = sorted(str(name) for name in shared if name not in known)
         if strange:
             raise ValueError(f"shared: expected keys that a kind of model has, found {', '.join(strange)}")
+        unknown = [label for label, own in values["kinds"].items() if own is None and label not in MODEL_KINDS]
+        if unknown:
+            raise ValueError(f"kinds: {unknown[0]} is no kind of model; write {unknown[0]}: {{kind: ...}}")
         named = {
             label: {"kind": label, **(own or {})} if isinstance(own, Mapping | None) and label in MODEL_KINDS else own
             for label, own in values["kinds"].items()

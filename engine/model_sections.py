@@ -358,6 +358,8 @@ class EnsembleConfig(ModelSection):
         said = {name: own.pop(name) for name in ("features", "lookback", "head", "target") if name in own}
         said |= {name: own[name] for name in ("horizon", "more_horizons") if name in own}
         for member in own["members"]:
+            if _kind_of(member) == "ensemble":
+                raise ValueError("an ensemble cannot be a member of an ensemble; write its members instead")
             if isinstance(member, Mapping):
                 known = getattr(MODEL_KINDS.get(str(member.get("kind"))), "model_fields", {})
                 member = {**{name: value for name, value in said.items() if name in known}, **member}

@@ -47,10 +47,28 @@ def test_a_resolved_section_is_read_back_as_it_was() -> None:
     assert ModelsConfig.model_validate(dump(whole)) == whole
 
 
+def test_a_label_may_have_64_characters() -> None:
+    assert list(section({"é" * 64: {"kind": "ar"}}).kinds) == ["é" * 64]
+
+
 @pytest.mark.parametrize(
     ("kinds", "more", "words"),
     [
-        ({}, {}, "at least 1 item"),
+        ({}, {}, "expected at least one kind of model, found none"),
+        ({"zzz": None}, {}, r"kinds: zzz is no kind of model; write zzz: {kind: \.\.\.}"),
+        ({"": {"kind": "ar"}}, {}, "expected a label of 1 to 64 characters that can be printed, found ''"),
+        ({" ": {"kind": "ar"}}, {}, "expected a label of 1 to 64"),
+        ({"\x1b": {"kind": "ar"}}, {}, "expected a label of 1 to 64"),
+        ({"x" * 65: {"kind": "ar"}}, {}, "expected a label of 1 to 64"),
+        (
+            {
+                "ar": None,
+                "x": {"kind": "ensemble", "members": ["ar", "ar"]},
+                "y": {"kind": "ensemble", "members": ["x", "ar"]},
+            },
+            {},
+            "an ensemble cannot be a member of an ensemble",
+        ),
         ({"lstm": None}, {"shared": {"lokback": 3}}, "shared: expected keys that a kind of model has, found lokback"),
         ({"ar": None, "arima": {"horizon": 5}}, {}, "all kinds have the same horizon, found 1 of ar and 5 of arima"),
         ({"x": {"kind": "ensemble", "members": ["ar", "ets"]}}, {}, "found the label ar, which is of none"),
