@@ -15,7 +15,8 @@ Metric = Literal["mae", "pinball", "r2_out_of_sample", "rank_ic", "sharpe"]
 class RangeConfig(Section):
     """Numbers from ``low`` to ``high``, both included; whole ones where both are.
 
-    ``log`` draws small ones as often as large ones, ``step`` leaves room between them.
+    ``log`` draws small ones as often as large ones, ``step`` leaves room between them: where the range is no multiple
+    of it, the last step below ``high`` is the largest.
     """
 
     low: int | float
@@ -33,6 +34,8 @@ class RangeConfig(Section):
             raise ValueError("log and step do not go together; remove one")
         if self.whole and isinstance(self.step, float) and not self.step.is_integer():
             raise ValueError(f"whole numbers take a whole step, found {self.step}; write low and high with a point")
+        if self.step is not None and self.step > (self.high - self.low) * (1 if self.whole else 1 + 1e-9):
+            raise ValueError(f"step must fit between low and high, found {self.step} from {self.low} to {self.high}")
         return self
 
     @property
@@ -41,7 +44,13 @@ class RangeConfig(Section):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
-Choices = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
+def _any(choices: tuple[JsonValue, ...]) -> tuple[JsonValue, ...]:
+    if not choices:
+        raise ValueError("expected at least one value, found an empty list")
+    return choices
+
+
+Choices = Annotated[tuple[JsonValue, ...], AfterValidator(_any)]
 
 
 def _form(value: Any) -> str:

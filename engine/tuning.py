@@ -110,6 +110,8 @@ def tune(
         )
     space = Space.of(config, section)
     bars = sealed_bars(config, root=root)
+    if section.metric == "rank_ic":
+        _check_symbols(bars)
     folds = tuning_folds(config, section, bars)
     strategy_hash = _checked(space, section, bars, folds)
     hashed = study_hash(config, section, bars, folds, strategy_hash)[:HASH_LENGTH]
@@ -171,6 +173,16 @@ def _checked(space: Space, tune: TuneConfig, bars: Bars, folds: Sequence[Spans])
     if config.model is not None:
         _check_windows(in_fold(config, folds[0]), bars)
     return strategy_hash
+
+
+def _check_symbols(bars: Bars) -> None:
+    from models.evaluation.information import MINIMUM_SYMBOLS
+
+    if len(bars.symbols) < MINIMUM_SYMBOLS:
+        raise ConfigError(
+            f"tune.metric: rank_ic ranks {MINIMUM_SYMBOLS} symbols or more against each other, found "
+            f"{len(bars.symbols)}; use another metric, or add symbols"
+        )
 
 
 def _check_windows(config: RunConfig, bars: Bars) -> None:

@@ -252,6 +252,7 @@ def test_a_killed_search_goes_on_and_ends_as_if_it_had_not_been(prices: Project)
     assert len(lines_of(study)) == 4
     result = prices.run("tune", "run.yaml")
     assert result.exit_code == 0, result.stderr
+    assert f"tuning/{study.name}/trials.jsonl: a line is left out, torn" in " ".join(result.stderr.split())
     assert f"Going on with tuning/{study.name}, which has 3 trials." in " ".join(result.stderr.split())
     after = [line for line in lines_of(study) if line.endswith("}")]
     assert len(after) == 6
@@ -378,6 +379,9 @@ def test_what_is_missing_is_named(prices: Project) -> None:
     path = write(prices, model=None, tune={"space": {"training.epochs": [1, 2]}})
     assert "tune.metric: mae judges forecasts, and the run file has no model" in prices.fails(2, "tune", path)
     assert "tune.folds: 9 folds of" in prices.fails(2, "tune", write(prices, tune={"folds": 9}))
+    data = {"source": "files", "path": "prices", "symbols": ["AAA", "BBB"]}
+    path = write(prices, data=data, tune={"metric": "rank_ic"})
+    assert "tune.metric: rank_ic ranks 3 symbols or more against each other, found 2" in prices.fails(2, "tune", path)
     combinatorial = {"kind": "combinatorial", "parts": 6, "test_parts": 2}
     assert "folds: a search is scored on the validation parts" in prices.fails(
         2, "tune", write(prices, folds=combinatorial)
