@@ -185,19 +185,21 @@ def _of_one_target(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
     Their intervals, made of errors in returns, are narrowed as mean absolute excesses are to mean absolute returns.
     """
-    excesses = {o.job.fold: o for o in outcomes if o.job.config.model and o.job.config.model.target == "excess"}
+    excesses = {o.job.fold: o for o in outcomes if getattr(o.job.config.model, "target", "return") == "excess"}
     found = []
     for outcome in outcomes:
-        model, other = outcome.job.config.model, excesses.get(outcome.job.fold)
-        if other is None or model is None or model.kind not in BASELINES:
+        kind, other = getattr(outcome.job.config.model, "kind", ""), excesses.get(outcome.job.fold)
+        if other is None or kind not in BASELINES:
             found.append(outcome)
             continue
         frame = other.forecasts.copy()
         # Where the naive model had no forecast there is none.
         own = outcome.forecasts.set_index(["time", "symbol"])
         own = own.reindex(pd.MultiIndex.from_frame(frame[["time", "symbol"]])).reset_index(drop=True)
-        guess = {"zero": 0.0, "mean": other.train_mean, "last_return": frame["last_return"]}[model.kind]
-        frame["forecast"] = (0.0 * own["forecast"]) + guess
+        guess = frame["last_return"].copy()
+        if kind != "last_return":
+            guess[:] = other.train_mean if kind == "mean" else 0.0
+        frame["forecast"] = guess.where(own["forecast"].notna())
         narrowed = other.train_naive_mae / outcome.train_naive_mae if outcome.train_naive_mae > 0.0 else 1.0
         for end in ("lower", "upper"):
             frame[end] = frame["forecast"] + narrowed * (own[end] - own["forecast"])
