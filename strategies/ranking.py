@@ -61,21 +61,26 @@ class Ranking(Rule):
 
     @staticmethod
     def targets(signals: Floats, weights: Floats, bars_held: Floats, params: Any) -> Floats:
-        """Equal weights of the best and the worst; of equal scores the later symbol ranks higher. See ``Rule.targets``.
+        """Equal weights of the best and the worst; equal scores are never told apart. See ``Rule.targets``.
 
-        Who is not ranked gets 0, which counts from its next bar on.
+        Who ties with a symbol beyond the cut gets 0, as do all where all scores are equal. Who is not ranked gets 0,
+        which counts from its next bar on.
         """
         result = np.zeros(len(weights))
         now = np.nanmax(np.append(signals[:, 1], -np.inf))  # who has had no bar yet has no time
         known = np.nonzero((signals[:, 1] == now) & ~np.isnan(signals[:, 0]))[0]
         order = known[np.argsort(signals[known, 0], kind="mergesort")]
+        scores = signals[order, 0]
         k, count = int(params.k), len(order)
+        if count > 1 and scores[0] == scores[count - 1]:
+            return result
+        longs, shorts, place = min(k, count), 0, params.gross / k
         if params.short > 0.0:
-            for at in range(min(k, count // 2)):
-                result[order[at]] = -params.gross / (2.0 * k)
-            for at in range(min(k, count - count // 2)):
-                result[order[count - 1 - at]] = params.gross / (2.0 * k)
-        else:
-            for at in range(min(k, count)):
-                result[order[count - 1 - at]] = params.gross / k
+            longs, shorts, place = min(k, count - count // 2), min(k, count // 2), params.gross / (2.0 * k)
+        for at in range(count - longs, count):
+            if longs == count or scores[at] > scores[count - longs - 1]:
+                result[order[at]] = place
+        for at in range(shorts):
+            if scores[at] < scores[shorts]:
+                result[order[at]] = -place
         return result

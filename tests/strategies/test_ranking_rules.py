@@ -58,6 +58,16 @@ def test_of_few_symbols_each_is_on_one_side_at_most() -> None:
     assert targets([0.1], k=10.0) == [0.05]
 
 
+@pytest.mark.parametrize("short", [0.0, 1.0])
+def test_equal_scores_are_not_ranked_by_position(short: float) -> None:
+    for k in (1.0, 2.0, 10.0):
+        assert targets([0.1] * 4, k=k, short=short) == [0.0] * 4
+    assert targets([0.2, 0.2, 0.1, 0.0], short=short) == [0.0, 0.0, 0.0, -0.5 * short]
+    assert targets([0.2, 0.1, 0.1, 0.0], k=2.0, short=0.0) == [0.5, 0.0, 0.0, 0.0]
+    assert targets([0.2, 0.1, 0.1, 0.0], k=2.0) == [0.25, 0.0, 0.0, -0.25]
+    assert targets([0.3, 0.0, 0.0], k=1.0) == [0.5, 0.0, 0.0]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     scores=st.lists(st.one_of(st.just(NAN), st.sampled_from([-0.1, 0.0, 0.1]), st.floats(-1, 1)), min_size=1),
@@ -73,8 +83,9 @@ def test_whatever_the_scores_the_best_are_above_the_worst_and_the_limits_hold(sc
     assert short or not shorts
     assert sum(map(abs, found)) <= 1.0 + 1e-9
     out = [score for score, target in zip(scores, found, strict=True) if target == 0.0 and not math.isnan(score)]
-    assert min(longs, default=1.0) >= max([*out, *shorts], default=-1.0)
-    assert max(shorts, default=-1.0) <= min([*out, *longs], default=1.0)
+    assert min(longs, default=2.0) > max([*out, *shorts], default=-2.0)
+    assert max(shorts, default=-2.0) < min([*out, *longs], default=2.0)
+    assert targets(scores[::-1], k=float(k), short=float(short)) == found[::-1]
 
 
 def test_the_rule_compiles_and_gives_the_same() -> None:
@@ -83,6 +94,7 @@ def test_the_rule_compiles_and_gives_the_same() -> None:
     for count in (1, 4, 9):
         signals = np.column_stack([random.normal(size=count), random.choice([4.0, 5.0, NAN], count)])
         signals[random.random(count) < 0.2, 0] = NAN
+        signals[random.random(count) < 0.3, 0] = 0.0
         for short in (0.0, 1.0):
             arguments = (signals, np.zeros(count), np.zeros(count), RankingParams(k=2.0, short=short))
             np.testing.assert_array_equal(compiled(*arguments), TopBottom.targets(*arguments))
