@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ Linear = tuple[Floats, Floats]
 
 # Missing values between the series of two symbols: so many that nothing is left of the first when the second begins.
 _BREAK = 200
+# Returns of all symbols that a symbol's variance is shrunk by: one of few returns has hardly any of its own.
+_SHRINKAGE = 50
 _LOWEST, _HIGHEST = 1e-4, 1.0 - 1e-4
 _DAMPING = (0.8, 0.98)
 
@@ -50,21 +53,54 @@ def fit(task: Task) -> Fit:
     return Fit(linear_network(task, torch.from_numpy(coefficients), torch.from_numpy(constants)))
 
 
-def returns_of(task: Task) -> list[Floats]:
-    """The log returns of the bars after the training span's decisions, one series for each unbroken stretch of them."""
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Returns that follow one another: the log returns of a symbol, by its first row, [bars]."""
+
+    symbol: int
+    returns: Floats
+
+
+def returns_of(task: Task) -> list[Stretch]:
+    """The log returns of the bars after the training span's decisions, each unbroken stretch of them by itself."""
     rows = task.train_rows
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     # Two symbols lie end to end: the last rows of one and the first of the next can follow each other.
-    firsts = np.searchsorted(rows, sorted(task.windows.starts.values()))
+    starts = np.array(sorted(task.windows.starts.values()))
+    firsts = np.searchsorted(rows, starts)
     stretches: list[Rows] = np.split(rows, sorted({*breaks.tolist(), *firsts.tolist()} - {0, len(rows)}))
-    return [task.windows.features[stretch + 1, 0].astype(np.float64) for stretch in stretches]
+    return [
+        Stretch(
+            int(np.searchsorted(starts, stretch[0], side="right")) - 1,
+            task.windows.features[stretch + 1, 0].astype(np.float64),
+        )
+        for stretch in stretches
+    ]
 
 
-def common_mean(series: Sequence[Floats]) -> float:
+def variances_of(series: Sequence[Stretch]) -> list[float]:
+    """The variance of each stretch's symbol over all of its stretches, shrunk to the mean one of all returns.
+
+    (n own + 50 mean) / (n + 50) for n returns: one return varies by nothing, and would else outweigh all others.
+    """
+    known = {
+        symbol: np.concatenate([own.returns for own in series if own.symbol == symbol])
+        for symbol in dict.fromkeys(own.symbol for own in series)
+    }
+    squares = {symbol: len(returns) * float(returns.var()) for symbol, returns in known.items()}
+    pooled = sum(squares.values()) / sum(map(len, known.values()))
+    shrunk = {
+        symbol: (squares[symbol] + _SHRINKAGE * pooled) / (len(returns) + _SHRINKAGE)
+        for symbol, returns in known.items()
+    }
+    return [max(shrunk[own.symbol], 1e-20) for own in series]
+
+
+def common_mean(series: Sequence[Stretch], variances: Sequence[float]) -> float:
     """The mean return of several series with one mean and a variance each, in log returns: a wild one counts little."""
-    precisions = [1.0 / max(float(own.var()), 1e-20) for own in series]
-    total = sum(precision * float(own.sum()) for precision, own in zip(precisions, series, strict=True))
-    return total / sum(precision * len(own) for precision, own in zip(precisions, series, strict=True))
+    weighed = list(zip(series, variances, strict=True))
+    total = sum(float(own.returns.sum()) / variance for own, variance in weighed)
+    return total / sum(len(own.returns) / variance for own, variance in weighed)
 
 
 def _needed(model: ArConfig | ArimaConfig | EtsConfig, *, found: int, parameters: int) -> None:
@@ -116,19 +152,20 @@ def iterated(weights: Floats, constant: float, horizons: Sequence[int]) -> Linea
 def _arima(task: Task, model: ArimaConfig) -> Linear:
     """ARMA(p, q) by exact maximum likelihood (statsmodels), around the symbols' common mean return.
 
-    The series of all symbols, each divided by its own deviation, are joined by stretches of missing values long enough
-    for the Kalman filter to forget: so each counts by its length, and not by its volatility.
+    The series of all symbols, each divided by its symbol's deviation, are joined by stretches of missing values long
+    enough for the Kalman filter to forget: so each counts by its length, and not by its volatility.
     """
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
-    series = [own for own in returns_of(task) if own.any()]
-    _needed(model, found=sum(map(len, series)), parameters=model.p + model.q + 2)
-    mean = common_mean(series)
+    series = [own for own in returns_of(task) if own.returns.any()]
+    _needed(model, found=sum(len(own.returns) for own in series), parameters=model.p + model.q + 2)
+    variances = variances_of(series)
+    mean = common_mean(series, variances)
     if model.p == model.q == 0:
         return best_linear(np.ones(1), np.ones(1), mean, lookback=model.lookback, horizons=model.horizons)
     joined: list[Floats] = []
-    for own in series:
-        joined += [(own - mean) / np.sqrt(np.square(own - mean).mean()), np.full(_BREAK, np.nan)]
+    for own, variance in zip(series, variances, strict=True):
+        joined += [(own.returns - mean) / np.sqrt(variance), np.full(_BREAK, np.nan)]
     with _quiet():
         arma = SARIMAX(np.concatenate(joined[:-1]), order=(model.p, 0, model.q), concentrate_scale=True)
         found = arma.fit(disp=False, maxiter=200)
@@ -177,14 +214,14 @@ def _smoothing(task: Task, model: EtsConfig) -> Linear:
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
     # A likelihood needs a few errors that are not all zero.
-    series = [own for own in returns_of(task) if len(own) > 3 and own.any()]
+    series = [own for own in returns_of(task) if len(own.returns) > 3 and own.returns.any()]
     trended, damped = model.trend != "none", model.trend == "damped"
-    _needed(model, found=sum(map(len, series)), parameters=1 + trended + damped)
-    drift = common_mean(series) if trended else 0.0
+    _needed(model, found=sum(len(own.returns) for own in series), parameters=1 + trended + damped)
+    drift = common_mean(series, variances_of(series)) if trended else 0.0
     with _quiet():
         models = [
             ETSModel(
-                np.cumsum(own),
+                np.cumsum(own.returns),
                 error="add",
                 trend="add" if trended else None,
                 damped_trend=damped,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from fits import config_of, fitted, forecasts, frame_of
+from fits import config_of, fitted, forecasts, frame_of, task_of
 from statsmodels.tsa.ar_model import AutoReg
 from statsmodels.tsa.arima.model import ARIMA
 from statsmodels.tsa.exponential_smoothing.ets import ETSModel
-from synthetic import make_bars
+from synthetic import make_bars, make_frame
 
 from engine.errors import ConfigError
-from models.fitting import classical
+from models.fitting import classical, fit
 
 COUNT = 1560
 HORIZONS = (1, 5)
@@ -158,13 +160,14 @@ def test_series_are_cut_where_rows_are_missing_and_between_symbols():
     _, task = fitted(config_of("arima", lookback=10), bars_of(arma(0.4, 0.2), arma(0.1, 0.2, seed=9)))
     whole = classical.returns_of(task)
     assert len(whole) == 2
-    assert sum(map(len, whole)) == len(task.train_rows)
+    assert [own.symbol for own in whole] == [0, 1]
+    assert sum(len(own.returns) for own in whole) == len(task.train_rows)
     kept = np.concatenate([task.train_rows[:100], task.train_rows[130:]])
     object.__setattr__(task, "train_rows", kept)
     parts = classical.returns_of(task)
-    assert [len(part) for part in parts[:1]] == [100]
-    assert len(parts) == 3
-    assert sum(map(len, parts)) == len(kept)
+    assert len(parts[0].returns) == 100
+    assert [own.symbol for own in parts] == [0, 0, 1]
+    assert sum(len(own.returns) for own in parts) == len(kept)
 
 
 def test_too_few_returns_are_a_sentence():
@@ -178,3 +181,36 @@ def test_prices_that_never_move_are_forecast_to_stay(kind):
     bars = bars_of(arma(0.4, 0.2), np.zeros(COUNT))
     found, task = fitted(config_of(kind, **MODELS[kind]), bars)
     assert np.isfinite(forecasts(found, task, task.validation_rows)).all()
+
+
+@pytest.mark.parametrize(("kind", "count"), [("arima", 1), ("arima", 2), ("ets", 4)])
+def test_a_listing_at_the_end_of_the_span_hardly_moves_what_all_forecast(kind, count):
+    """Returns that vary by nothing, as one does, are not the surest."""
+    old = frame_of(arma(0.0, 0.0))
+    config = config_of(kind, lookback=20, **({"p": 0, "q": 0} if kind == "arima" else {"trend": "additive"}))
+    last = np.flatnonzero(old.index < "2014-01-01")[-1]
+    listed = old.index[last - 20 - count]
+    new = make_frame(start=str(listed.date()), returns=np.full(len(old.loc[listed:]), 0.005))
+    alone, both = (fitted(config, make_bars(own)) for own in ({"AAA": old}, {"AAA": old, "BBB": new}))
+    assert [len(own.returns) for own in classical.returns_of(both[1])][1:] == [count]
+    constants = [found.network.head().project.bias.item() for found, _ in (alone, both)]
+    assert constants[1] == pytest.approx(constants[0], abs=5e-5)
+
+
+def test_a_universe_of_memberships_of_one_bar_counts_by_its_returns():
+    """Stretches of one return each: their symbol's variance is that of all of them."""
+    bars = bars_of(arma(0.5, 0.0, mean=0.0), arma(0.5, 0.0, seed=9, mean=0.0) * 3.0)
+    whole = task_of(config_of("arima", p=1, q=0, lookback=10), bars)
+    second = whole.train_rows >= whole.windows.starts["BBB"]
+    kept = whole.train_rows[~second | (np.arange(len(second)) % 5 == 0)]
+    task = replace(whole, train_rows=kept)
+    series = classical.returns_of(task)
+    assert {len(own.returns) for own in series[1:]} == {1}
+    variances = classical.variances_of(series)
+    assert variances[0] == pytest.approx(float(series[0].returns.var()), rel=0.15)
+    assert len(set(variances)) == 2
+    assert 5.0 < variances[1] / variances[0] < 13.0
+    found = fit(task)
+    assert found.network.head().project.weight[0, -1].item() == pytest.approx(0.5, abs=0.1)
+    mean = classical.common_mean(series, variances)
+    assert mean == pytest.approx(float(series[0].returns.mean()), abs=3e-4)
