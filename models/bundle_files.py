@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -93,11 +94,14 @@ def _curve_table(curve: Sequence[EpochLosses]) -> bytes:
     return table.getvalue().encode()
 
 
-def _parse_curve(content: bytes) -> tuple[EpochLosses, ...]:
-    rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
-    return tuple(
-        EpochLosses(int(row["epoch"]), float(row["train_loss"]), float(row["validation_loss"])) for row in rows
-    )
+def _parse_curve(path: Path, content: bytes) -> tuple[EpochLosses, ...]:
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        return tuple(
+            EpochLosses(int(row["epoch"]), float(row["train_loss"]), float(row["validation_loss"])) for row in rows
+        )
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise BundleError(f"{path}: not the losses of a training ({error}); train again") from None
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -171,6 +175,13 @@ def _load(path: Path, place: _Place | None = None) -> Bundle:
         memory = memory_of(record.model, close_only=record.close_only)
     except ConfigError as error:
         raise BundleError(f"{path / RECORD}: {error}") from None
+    if record.calibration is not None:
+        for horizon in record.model.horizons:
+            found_margins = record.calibration.get(str(horizon), ())
+            if len(found_margins) != 2 or not all(map(math.isfinite, found_margins)):
+                raise BundleError(
+                    f"{path / RECORD}: calibration: expected two numbers for horizon {horizon}; train again"
+                )
     if memory != record.memory:
         raise BundleError(f"{path / RECORD}: its features need {memory} bars, and it says {record.memory}; train again")
     if parts:
@@ -191,7 +202,7 @@ def _load(path: Path, place: _Place | None = None) -> Bundle:
         network.load_texts(own)
     except (ValueError, KeyError) as error:
         raise BundleError(f"{path}: what lies beside its weights cannot be read ({error}); train again") from None
-    return Bundle(path, record, features, network.eval(), _parse_curve(own[CURVE]))
+    return Bundle(path, record, features, network.eval(), _parse_curve(path / CURVE, own[CURVE]))
 
 
 def _parts(record: BundleRecord) -> tuple[ModelSection, ...]:
@@ -272,4 +283,9 @@ def _load_weights(path: Path, content: bytes, network: Network) -> None:
                 f"{path}: {name}: expected shape {expected.get(name, 'none')}, found {found.get(name, 'none')}; "
                 "these weights belong to another model; train again"
             )
+    for name, value in network.state_dict().items():
+        if weights[name].dtype != value.dtype:
+            raise BundleError(f"{path}: {name}: expected {value.dtype}, found {weights[name].dtype}; train again")
+        if not torch.isfinite(weights[name]).all():
+            raise BundleError(f"{path}: {name}: holds numbers that are not finite; train again")
     network.load_state_dict(weights)

@@ -168,6 +168,44 @@ def test_weights_of_another_model_are_refused_even_with_the_right_hashes(tmp_pat
         load_bundle(bundle.path)
 
 
+def resign(bundle, name: str, content: bytes) -> None:
+    """Change a file and make the record's hashes right again."""
+    (bundle.path / name).write_bytes(content)
+    rewrite_record(bundle.path, files={**bundle.record.files, name: hashlib.sha256(content).hexdigest()})
+
+
+@pytest.mark.parametrize(
+    "text", [b"epoch\n1\n", b"epoch,train_loss,validation_loss\none,1,1\n", b"\xff\xfe", b"epoch,"]
+)
+def test_a_curve_that_cannot_be_read_is_named_even_with_the_right_hashes(tmp_path, text):
+    bundle = make_bundle(tmp_path)
+    resign(bundle, "training.csv", text + b"\n1\n")
+    with pytest.raises(BundleError, match=r"training\.csv: not the losses of a training"):
+        load_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda bias: bias * np.nan, "numbers that are not finite"),
+    (lambda bias: bias + np.inf, "numbers that are not finite"),
+    (lambda bias: bias.double(), r"expected torch\.float32, found torch\.float64"),
+])  # fmt: skip
+def test_weights_that_are_no_numbers_or_of_another_type_are_refused(tmp_path, change, said):
+    bundle = make_bundle(tmp_path)
+    weights = dict(bundle.network.state_dict())
+    weights["heads.0.project.bias"] = change(weights["heads.0.project.bias"])
+    resign(bundle, "weights.safetensors", safetensors.torch.save(weights))
+    with pytest.raises(BundleError, match=rf"heads\.0\.project\.bias: .*{said}"):
+        load_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("calibration", [{}, {"1": []}, {"1": [0.1]}, {"1": [0.1, 0.2, 0.3]}, {"2": [0.1, 0.2]}])
+def test_a_calibration_without_two_numbers_for_a_horizon_is_refused(tmp_path, calibration):
+    bundle = make_bundle(tmp_path)
+    rewrite_record(bundle.path, calibration=calibration)
+    with pytest.raises(BundleError, match="calibration: expected two numbers for horizon 1"):
+        load_bundle(bundle.path)
+
+
 def test_another_feature_set_is_refused(tmp_path):
     bundle = make_bundle(tmp_path)
     model = bundle.record.model.model_dump(mode="json")
