@@ -13,6 +13,11 @@ from engine.sections import Section, distinct
 HeadName = Literal["quantile", "point", "direction"]
 TargetName = Literal["return", "excess"]
 Count = Annotated[int, Field(ge=1)]
+# Upper bounds are far above what is of use: a slip of the keyboard is told so, and takes no memory.
+Width = Annotated[int, Field(ge=1, le=4096)]
+Depth = Annotated[int, Field(ge=1, le=64)]
+Rows = Annotated[int, Field(ge=1, le=100_000)]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -44,8 +49,8 @@ class ModelSection(Section):
         def target(self) -> str:
             """``return``: the log return; ``excess``: what it is above the median of all symbols at that bar."""
 
-    horizon: Count = 1
-    more_horizons: Annotated[tuple[Count, ...], AfterValidator(distinct)] | None = None
+    horizon: Steps = 1
+    more_horizons: Annotated[tuple[Steps, ...], AfterValidator(distinct)] | None = None
     calibration: Literal["none", "conformal", "adaptive"] = "none"
 
     @model_validator(mode="after")
@@ -63,15 +68,15 @@ class ModelSection(Section):
 class WindowModel(ModelSection):
     """A model of windows of features: [lookback, features] in, a forecast out.
 
-    ``flat_bps`` is how far a return may be from zero, in basis points, and be flat for ``head: direction``; a run file may
-    say ``costs`` for those of a round trip. Without it flat is the middle third of the training span.
+    ``flat_bps`` is how far a return may be from zero, in basis points, and be flat for ``head: direction``; a run file
+    may say ``costs`` for those of a round trip. Without it flat is the middle third of the training span.
 
     With ``target: excess`` it forecasts how far a symbol's log return will be above the median one of all symbols over
     the same bars; it still sees its own symbol's bars alone.
     """
 
     features: Annotated[tuple[str, ...], AfterValidator(distinct)]
-    lookback: Count = 60
+    lookback: Rows = 60
     head: HeadName = "quantile"
     target: TargetName = "return"
     flat_bps: float | None = Field(default=None, ge=0.0)
@@ -96,8 +101,8 @@ class WindowModel(ModelSection):
 
 
 class _Recurrent(WindowModel):
-    hidden: Count = 64
-    layers: Count = 2
+    hidden: Width = 64
+    layers: Depth = 2
     dropout: Share = 0.1
 
 
@@ -105,14 +110,14 @@ class RnnConfig(_Recurrent):
     """The plain recurrent network (Elman 1990): its window, horizon, head and size."""
 
     kind: Literal["rnn"]
-    hidden: Count = 32
+    hidden: Width = 32
 
 
 class GruConfig(_Recurrent):
     """The gated recurrent unit: its window, horizon, head and size."""
 
     kind: Literal["gru"]
-    layers: Count = 1
+    layers: Depth = 1
 
 
 class LstmConfig(_Recurrent):
@@ -131,9 +136,9 @@ class CnnConfig(WindowModel):
     """Causal convolutions over the window, one after the other."""
 
     kind: Literal["cnn"]
-    channels: Count = 32
-    kernel: Annotated[int, Field(ge=2)] = 5
-    layers: Count = 3
+    channels: Width = 32
+    kernel: Annotated[int, Field(ge=2, le=4096)] = 5
+    layers: Depth = 3
     dropout: Share = 0.1
 
 
@@ -141,9 +146,9 @@ class TcnConfig(WindowModel):
     """Residual blocks of causal convolutions whose dilation doubles (Bai, Kolter & Koltun 2018)."""
 
     kind: Literal["tcn"]
-    channels: Count = 32
-    kernel: Annotated[int, Field(ge=2)] = 3
-    layers: Count = 4
+    channels: Width = 32
+    kernel: Annotated[int, Field(ge=2, le=4096)] = 3
+    layers: Depth = 4
     dropout: Share = 0.1
 
 
@@ -151,19 +156,19 @@ class CnnLstmConfig(_Recurrent):
     """Causal convolutions, and an LSTM of ``layers`` layers over what they give."""
 
     kind: Literal["cnn_lstm"]
-    channels: Count = 32
-    kernel: Annotated[int, Field(ge=2)] = 5
-    convolutions: Count = 2
-    layers: Count = 1
+    channels: Width = 32
+    kernel: Annotated[int, Field(ge=2, le=4096)] = 5
+    convolutions: Depth = 2
+    layers: Depth = 1
 
 
 class TransformerConfig(WindowModel):
     """A small Transformer encoder over the window; ``hidden`` is its width, of which each head has its part."""
 
     kind: Literal["transformer"]
-    hidden: Count = 32
-    heads: Count = 4
-    layers: Count = 2
+    hidden: Width = 32
+    heads: Width = 4
+    layers: Depth = 2
     dropout: Share = 0.1
 
     @model_validator(mode="after")
@@ -178,8 +183,8 @@ class MlpConfig(WindowModel):
     """Fully connected layers over the flattened window."""
 
     kind: Literal["mlp"]
-    hidden: Count = 64
-    layers: Count = 2
+    hidden: Width = 64
+    layers: Depth = 2
     dropout: Share = 0.1
 
 
@@ -207,10 +212,10 @@ class BoostingConfig(WindowModel):
     """Gradient-boosted trees (LightGBM) on the flattened window; the validation span says when to stop."""
 
     kind: Literal["boosting"]
-    lookback: Count = 10
+    lookback: Rows = 10
     head: Literal["point", "quantile"] = "point"
-    trees: Count = 300
-    leaves: Annotated[int, Field(ge=2)] = 15
+    trees: Rows = 300
+    leaves: Annotated[int, Field(ge=2, le=100_000)] = 15
     rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
     least_in_leaf: Count = 50
 
@@ -241,14 +246,14 @@ class ArConfig(ReturnsModel):
     """Autoregression of the log return on its last ``lookback`` ones."""
 
     kind: Literal["ar"]
-    lookback: Count = 5
+    lookback: Rows = 5
 
 
 class ArimaConfig(ReturnsModel):
     """ARMA(p, q) of the log returns, ARIMA(p, 1, q) of log prices, filtered over the last ``lookback`` returns."""
 
     kind: Literal["arima"]
-    lookback: Count = 100
+    lookback: Rows = 100
     p: Annotated[int, Field(ge=0, le=20)] = 1
     q: Annotated[int, Field(ge=0, le=20)] = 1
 
@@ -257,7 +262,7 @@ class EtsConfig(ReturnsModel):
     """Exponential smoothing of log prices with additive errors, over the last ``lookback`` returns."""
 
     kind: Literal["ets"]
-    lookback: Count = 250
+    lookback: Rows = 250
     trend: Literal["none", "additive", "damped"] = "damped"
 
 
@@ -345,7 +350,7 @@ class EnsembleConfig(ModelSection):
     kind: Literal["ensemble"]
     combine: Literal["mean", "weighted", "stacked", "online"] = "mean"
     members: Annotated[tuple[Member, ...], Field(min_length=2)]
-    window: Count = 60
+    window: Rows = 60
     rate: Annotated[float, Field(gt=0.0)] = 1.0
 
     @model_validator(mode="before")
