@@ -78,7 +78,9 @@ def measure(size: Size) -> Iterator[Measured]:
     closes = pd.DataFrame({symbol: frame["close"] for symbol, frame in bars.frames.items()})
     for fold in folds:
         start = time.perf_counter()
-        bundle = fit_bundle(fold, _some(bars, size.learned), root=Path("bundles"))
+        # Excesses are over the median of all of them.
+        learned = _some(bars, size.learned).symbols
+        bundle = fit_bundle(fold, bars, root=Path("bundles"), learned=learned)
         seconds.append(time.perf_counter() - start)
         forecaster = Forecaster(bundle)
         frame = forecast_frame(bars, forecaster, fold.spans.test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,13 @@ Decisions = Mapping[SpanName, Mapping[str, slice]]
 
 
 def fit_bundle(
-    config: RunConfig, bars: Bars, *, root: Path, progress: bool = False, start: Bundle | None = None
+    config: RunConfig,
+    bars: Bars,
+    *,
+    root: Path,
+    progress: bool = False,
+    start: Bundle | None = None,
+    learned: Collection[str] | None = None,
 ) -> Bundle:
     """Fit the run file's model on its train and validate spans; the bundle is neither scored nor written yet.
 
@@ -35,16 +41,27 @@ def fit_bundle(
         root: the folder that will hold the bundle's folder.
         progress: show a progress bar on stderr, if that is a terminal.
         start: a fitted bundle of the same model to go on from.
+        learned: the symbols whose windows are learned from, of a model that is no ensemble; the others only count among
+            those that excesses are over. All of them, if None.
 
     Raises:
         ConfigError: a span is missing, or there are too few bars for a window; names the YAML path.
         DataError: a label reaches over a cut.
         KeyboardInterrupt: on Ctrl-C; nothing half-written is left.
     """
-    return calibrated(_fitted(config, bars, root=root, progress=progress, start=start), config, bars)
+    fitted = _fitted(config, bars, root=root, progress=progress, start=start, learned=learned)
+    return calibrated(fitted, config, bars)
 
 
-def _fitted(config: RunConfig, bars: Bars, *, root: Path, progress: bool, start: Bundle | None) -> Bundle:
+def _fitted(
+    config: RunConfig,
+    bars: Bars,
+    *,
+    root: Path,
+    progress: bool,
+    start: Bundle | None,
+    learned: Collection[str] | None,
+) -> Bundle:
     """The bundle before its intervals are calibrated."""
     model = own_model(config)
     if isinstance(model, EnsembleConfig):
@@ -58,7 +75,10 @@ def _fitted(config: RunConfig, bars: Bars, *, root: Path, progress: bool, start:
 
     features = parse_features(model.features, close_only=bars.close_only)
     windows = Windows.build(bars, features, lookback=model.lookback, horizons=model.horizons, target=model.target)
-    rows = {name: windows.rows(decisions[name], inside=bars.inside) for name in ("train", "validate")}
+    rows = {}
+    for name in SPANS[:2]:
+        own = {s: part for s, part in decisions[name].items() if learned is None or s in learned}
+        rows[name] = windows.rows(own, inside=bars.inside)
     for name, taken in rows.items():
         if not len(taken):  # windows there are: it is others to compare with that there are not
             raise ConfigError(

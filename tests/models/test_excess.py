@@ -14,8 +14,10 @@ from synthetic import make_bars, make_config, make_frame
 from engine.config import RunConfig
 from engine.data.universe import Membership
 from engine.errors import ConfigError
+from models import fitting
 from models.evaluation import forecast_frame
 from models.features import parse_features
+from models.fitting import fit
 from models.fitting.bundles import fit_bundle
 from models.forecaster import Forecaster
 from models.windows import Windows
@@ -116,6 +118,18 @@ def test_no_later_bar_changes_what_was_fitted() -> None:
     )
     for (name, one), two in zip(first.network.state_dict().items(), second.network.state_dict().values(), strict=True):
         assert np.array_equal(one.numpy(), two.numpy()), name
+
+
+def test_who_is_not_learned_from_is_still_among_those_to_be_above_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = three_symbols()
+    tasks = []
+    monkeypatch.setattr(fitting, "fit", lambda task: tasks.append(task) or fit(task))
+    for learned in (None, ["BBB"]):
+        fit_bundle(excess_config(), bars, root=Path("bundles"), learned=learned)
+    whole, some = tasks
+    first, last = whole.windows.starts["BBB"], whole.windows.starts["CCC"]
+    assert some.train_rows.tolist() == [row for row in whole.train_rows.tolist() if first <= row < last]
+    np.testing.assert_array_equal(some.windows.labels, whole.windows.labels)
 
 
 def test_one_symbol_has_nothing_to_be_above_of() -> None:
