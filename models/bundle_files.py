@@ -195,9 +195,12 @@ def _load(path: Path, place: _Place | None = None) -> Bundle:
         if name not in own:
             raise BundleError(f"{path / name}: the bundle lacks this file; run `nextbar train CONFIG --force`")
     features = parse_features(record.model.features, close_only=record.close_only)
+    with torch.device("meta"):  # takes no memory, however large the record says it is
+        outline = build_network(record.model)
+    weights = _fitting_weights(path / WEIGHTS, own[WEIGHTS], outline)
     with torch.random.fork_rng(devices=()):  # first weights are drawn and thrown away: leave the user's seed alone
         network = build_network(record.model)
-    _load_weights(path / WEIGHTS, own[WEIGHTS], network)
+    network.load_state_dict(weights)
     try:
         network.load_texts(own)
     except (ValueError, KeyError) as error:
@@ -270,7 +273,8 @@ def _parse_record(path: Path, content: bytes) -> BundleRecord:
         ) from None
 
 
-def _load_weights(path: Path, content: bytes, network: Network) -> None:
+def _fitting_weights(path: Path, content: bytes, network: Network) -> dict[str, torch.Tensor]:
+    """The tensors of a file; a BundleError where they are not those of the network."""
     try:
         weights = safetensors.torch.load(content)
     except (SafetensorError, ValueError) as error:
@@ -288,4 +292,4 @@ def _load_weights(path: Path, content: bytes, network: Network) -> None:
             raise BundleError(f"{path}: {name}: expected {value.dtype}, found {weights[name].dtype}; train again")
         if not torch.isfinite(weights[name]).all():
             raise BundleError(f"{path}: {name}: holds numbers that are not finite; train again")
-    network.load_state_dict(weights)
+    return weights

@@ -206,6 +206,17 @@ def test_a_calibration_without_two_numbers_for_a_horizon_is_refused(tmp_path, ca
         load_bundle(bundle.path)
 
 
+def test_a_record_of_a_huge_model_builds_nothing(tmp_path):
+    bundle = make_bundle(tmp_path)
+    model = bundle.record.model.model_dump(mode="json")
+    rewrite_record(bundle.path, model={**model, "hidden": 10**10})
+    with pytest.raises(BundleError, match=r"hidden: input should be less than or equal to 4096"):
+        load_bundle(bundle.path)
+    rewrite_record(bundle.path, model={**model, "hidden": 4096, "layers": 64})  # 34 GB
+    with pytest.raises(BundleError, match=r"expected shape .*; these weights belong to another model"):
+        load_bundle(bundle.path)
+
+
 def test_another_feature_set_is_refused(tmp_path):
     bundle = make_bundle(tmp_path)
     model = bundle.record.model.model_dump(mode="json")
