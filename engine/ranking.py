@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from engine.config import ModelsConfig, RunConfig
+from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.data.cuts import with_history
 from engine.data.sources import load_bars
 from engine.errors import ConfigError
 from engine.model_sections import MODEL_KINDS, EnsembleConfig, ModelSection
+from engine.models_section import ModelsConfig
 from engine.preparation import buy_and_hold
 from engine.ranking_jobs import Job, Outcome, run_jobs
 from engine.ranking_speeds import speeds_of

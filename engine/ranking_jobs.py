@@ -22,12 +22,11 @@ from engine.config import RunConfig
 from engine.data.bars import Bars
 from engine.errors import BundleError, ConfigError, NextbarError
 from engine.preparation import Prepared, simulated
-from models.bundle import Bundle, bundle_hash, find_bundle, versions
+from models.bundle import Bundle, as_fitted_now, find_bundle
 from models.bundle_files import load_bundle, write_bundle
 from models.evaluation import forecast_frame
 from models.fitting.bundles import fit_bundle
 from models.forecaster import Forecaster
-from models.training_bars import training_bars
 from strategies.loading import load_strategy
 from strategies.rule import Context
 
@@ -178,13 +177,7 @@ def _kept(config: RunConfig, bars: Bars, folder: Path) -> Bundle | None:
         bundle = load_bundle(find_bundle(config, folder))
     except (BundleError, ConfigError):
         return None
-    record = bundle.record
-    same = (
-        record.hash == bundle_hash(config)
-        and record.training_bars == training_bars(bars, config.spans, memory=record.memory)
-        and record.versions == versions()
-    )
-    return bundle if same else None
+    return bundle if as_fitted_now(bundle, config, bars) else None
 
 
 def _noted_seconds(path: Path) -> float | None:

@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import ValidationError
 
-from engine.config import ModelsConfig, RunConfig
+from engine.config import RunConfig
 from engine.errors import ConfigError
 from engine.model_sections import MODEL_KINDS, section_of
+from engine.models_section import ModelsConfig
 
 
 class _RunFileLoader(yaml.SafeLoader):

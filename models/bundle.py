@@ -254,6 +254,16 @@ def versions() -> dict[str, str]:
     }
 
 
+def as_fitted_now(bundle: Bundle, config: RunConfig, bars: Bars) -> bool:
+    """Whether a fit would give this bundle again: of the same request, training bars and versions."""
+    record = bundle.record
+    return (
+        record.hash == bundle_hash(config)
+        and record.training_bars == training_bars(bars, config.spans, memory=record.memory)
+        and record.versions == versions()
+    )
+
+
 def evaluated(
     bundle: Bundle,
     evaluation: Mapping[str, float | None],

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from engine.config import ModelsConfig
 from engine.errors import ConfigError
+from engine.models_section import ModelsConfig
 from engine.run_file import load_config
 from engine.sections import dump
 

@@ -16,13 +16,12 @@ from engine.data.folds import folds_of, sessions_between
 from engine.errors import BundleError, ConfigError
 from engine.model_sections import EnsembleConfig
 from engine.sections import Section
-from models.bundle import Bundle, bundle_hash, evaluated, find_bundle, new_bundle, versions
+from models.bundle import Bundle, as_fitted_now, evaluated, find_bundle, new_bundle
 from models.bundle_files import load_bundle
 from models.features import Columns, Floats, parse_features
 from models.fitting.bundles import Decisions, decisions_of, fit_bundle
 from models.forecaster import predictor_of
 from models.memory import memory_of
-from models.training_bars import training_bars
 from models.windows import Windows
 
 # The training span in eight parts: four to forecast out of fold, one before each to choose on, three to begin with.
@@ -86,9 +85,7 @@ def _lying_there(config: RunConfig, bars: Bars, root: Path) -> Bundle | None:
         bundle = load_bundle(find_bundle(config, root))
     except BundleError:
         return None
-    record = bundle.record
-    same = record.hash == bundle_hash(config) and record.versions == versions()
-    return bundle if same and record.training_bars == training_bars(bars, config.spans, memory=record.memory) else None
+    return bundle if as_fitted_now(bundle, config, bars) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,11 +17,11 @@ from engine.data.bars import Bars
 from engine.data.folds import Fold, folds_of, sessions_between, training_of_fold
 from engine.errors import BundleError, ConfigError, StorageError
 from engine.model_sections import EnsembleConfig, ModelSection
-from models.bundle import HASH_LENGTH, Bundle, bundle_hash, own_model, versions
+from models.bundle import HASH_LENGTH, Bundle, as_fitted_now, bundle_hash, own_model
 from models.bundle_files import load_bundle, write_bundle
 from models.fitting import by_gradients
 from models.fitting.bundles import fit_bundle
-from models.training_bars import seen_bars, training_bars
+from models.training_bars import seen_bars
 
 LOCK = "lock"
 
@@ -106,13 +106,7 @@ class FoldStore:
             bundle = load_bundle(self._of(config))
         except BundleError:
             return None
-        record = bundle.record
-        same = (
-            record.hash == bundle_hash(config)
-            and record.training_bars == training_bars(bars, config.spans, memory=record.memory)
-            and record.versions == versions()
-        )
-        return bundle if same else None
+        return bundle if as_fitted_now(bundle, config, bars) else None
 
     def put(self, config: RunConfig, bundle: Bundle) -> Bundle:
         """Keep a fold's bundle, durably; a StorageError where it cannot be written."""
